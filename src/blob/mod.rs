@@ -1,0 +1,3 @@
+//! Stored objects: where they lie ([`store`]) and how they are laid out ([`format`]).
+
+pub mod store;

@@ -1,0 +1,40 @@
+//! Every limit, with its reason. An error that a limit causes names it.
+
+/// Plaintext of one recording, 64 GiB: NIST SP 800-38D bounds one key and message; a week of stereo G.711 is 9 GiB.
+pub const RECORDING_BYTES: u64 = 64 << 30;
+/// Plaintext of one message body, 1 MiB.
+pub const MESSAGE_BYTES: u64 = 1 << 20;
+/// Encoded descriptor, 32 KiB: read and opened whole on every listing.
+pub const DESCRIPTOR_BYTES: usize = 32 << 10;
+/// Footer of a blob, 1 MiB: read whole before anything in it is trusted.
+pub const FOOTER_BYTES: usize = 1 << 20;
+/// Leaf of a log, 60 KiB: C2SP tlog-tiles length prefixes are 16 bits; longer leaves become payloads.
+pub const LEAF_BYTES: usize = 60 << 10;
+/// Extents of one recording: S3 takes 10,000 parts.
+pub const EXTENTS: usize = 10_000;
+/// Rows of one index transaction: sled holds one global lock.
+pub const TRANSACTION_ROWS: usize = 64;
+/// Parties of one record.
+pub const PARTIES: usize = 64;
+/// Labels of one record.
+pub const LABELS: usize = 64;
+/// Bytes of a label's key.
+pub const LABEL_KEY_BYTES: usize = 63;
+/// Bytes of a label's value, and of every short free text in a descriptor.
+pub const TEXT_BYTES: usize = 256;
+/// Languages, data categories, purposes or jurisdictions of one record.
+pub const TERMS: usize = 32;
+/// Items of one page of a listing.
+pub const PAGE_SIZE: u32 = 1_000;
+/// Items of one page when the caller does not say.
+pub const DEFAULT_PAGE_SIZE: u32 = 50;
+/// One message of a stream from a client: a chunk and its framing.
+pub const STREAM_MESSAGE_BYTES: usize = 4 << 20;
+/// Content bytes in one message to a client.
+pub const CHUNK_BYTES: usize = 512 << 10;
+/// Life of a request id, 24 h.
+pub const REQUEST_ID_MICROS: i64 = 24 * 3_600 * 1_000_000;
+/// An unnamed blob younger than this may belong to an upload under way, 7 days.
+pub const ORPHAN_MICROS: i64 = 7 * 24 * 3_600 * 1_000_000;
+/// Longest time from a put's ack to its leaf in the bucket, 1 s.
+pub const SHIP_INTERVAL_MILLIS: u64 = 500;

@@ -1,0 +1,5 @@
+//! Words of the field as types: pure, without I/O.
+
+pub mod clock;
+pub mod ids;
+pub mod limits;
