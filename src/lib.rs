@@ -7,10 +7,17 @@
 pub mod blob;
 pub mod domain;
 pub mod index;
+pub mod vault;
 
 /// Generated from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
 pub mod proto {
+    /// The public API.
+    pub mod v1 {
+        tonic::include_proto!("callvault.v1");
+        /// What reflection tells: the API, and nothing of what is stored.
+        pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/api.fds"));
+    }
     /// What lies in buckets and indexes.
     pub mod storage {
         include!(concat!(env!("OUT_DIR"), "/callvault.storage.v1.rs"));

@@ -1,0 +1,5 @@
+//! The use cases, one file each.
+
+pub mod error;
+
+pub use error::{Error, Kind};
