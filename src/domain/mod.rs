@@ -4,3 +4,6 @@ pub mod clock;
 pub mod ids;
 pub mod limits;
 pub mod purpose;
+pub mod record;
+pub mod tenant;
+pub mod text;
