@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blob;
+pub mod crypto;
 pub mod domain;
 pub mod index;
 pub mod vault;
