@@ -7,6 +7,8 @@
 pub mod blob;
 pub mod domain;
 pub mod index;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 /// Generated from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]

@@ -1,0 +1,4 @@
+//! Doubles for tests: faults on demand, time that stands still, randomness that repeats.
+
+pub mod clock;
+pub mod rng;
