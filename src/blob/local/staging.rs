@@ -134,10 +134,9 @@ impl Staging {
             let Ok(file_name) = entry.file_name().to_str() else {
                 continue;
             };
-            if let Some((id, found)) = file_name.split_once('.') {
-                if found == extension && is_id(id) {
-                    ids.push(id.to_owned());
-                }
+            match file_name.split_once('.') {
+                Some((id, found)) if found == extension && is_id(id) => ids.push(id.to_owned()),
+                _ => {}
             }
         }
         Ok(ids)
