@@ -9,6 +9,8 @@ pub mod crypto;
 pub mod domain;
 pub mod index;
 pub mod vault;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 /// Generated from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]

@@ -1,3 +1,6 @@
-//! Stored objects: where they lie ([`store`]) and how they are laid out ([`format`]).
+//! Stored objects: what a store promises ([`store`]), how it is held to it ([`suite`]), and the stores themselves.
 
+pub mod local;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod suite;

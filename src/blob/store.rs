@@ -8,7 +8,9 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// Name of an object: 1 to 512 bytes of `[a-z0-9./_-]`, segments between `/` neither empty, `.` nor `..`.
+/// Name of an object: 1 to 512 bytes of `[a-z0-9./_-]`, segments between `/` of 1 to 255 bytes, neither `.` nor `..`.
+///
+/// No object may be named like the beginning of another's segments (`a` beside `a/b`): a directory cannot hold both.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey(String);
 
@@ -19,7 +21,7 @@ impl ObjectKey {
     /// [`StoreError::InvalidKey`] unless `text` follows the rule above.
     pub fn parse(text: &str) -> Result<Self, StoreError> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"./_-".contains(&b);
-        let segment = |s: &str| !s.is_empty() && s != "." && s != "..";
+        let segment = |s: &str| (1..=255).contains(&s.len()) && s != "." && s != "..";
         if text.len() > 512 || !text.bytes().all(plain) || !text.split('/').all(segment) {
             return Err(StoreError::InvalidKey);
         }
@@ -91,6 +93,28 @@ pub enum ByteRange {
         /// Number of bytes, at least 1.
         length: u64,
     },
+}
+
+impl ByteRange {
+    /// First byte and number of bytes within an object of `object_length` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfRange`] if not all of an exact range exists, or if no byte is asked for.
+    pub fn within(self, object_length: u64) -> Result<(u64, u64), StoreError> {
+        let outside = StoreError::OutOfRange { object_length };
+        match self {
+            Self::Full => Ok((0, object_length)),
+            Self::Exact { length: 0, .. } | Self::Suffix { length: 0 } => Err(outside),
+            Self::Exact { offset, length } => match offset.checked_add(length) {
+                Some(end) if end <= object_length => Ok((offset, length)),
+                _ => Err(outside),
+            },
+            Self::Suffix { length } => {
+                let length = length.min(object_length);
+                Ok((object_length - length, length))
+            }
+        }
+    }
 }
 
 /// Bytes of an object.
@@ -165,7 +189,12 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Begins a multipart upload. Nothing is visible until it is completed.
     async fn begin(&self, key: &ObjectKey) -> Result<UploadId, StoreError>;
 
-    /// Writes part `number` (from 1), which will lie at `offset` of the object. Parts may arrive in any order and in parallel.
+    /// Writes part `number` (1 to 10,000), which will lie at `offset` of the object, and returns when it is durable. Parts
+    /// may arrive in any order and in parallel; one that is written again replaces the one before.
+    ///
+    /// # Errors
+    /// [`StoreError::UploadNotFound`] if the upload is gone; [`StoreError::Protocol`], where the store can tell, if parts of
+    /// ascending numbers would not lie at ascending offsets, side by side.
     async fn put_part(
         &self,
         key: &ObjectKey,
@@ -178,7 +207,9 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Makes the object of these parts, in this order, and returns when it is durable and visible.
     ///
     /// # Errors
-    /// [`StoreError::UploadNotFound`] if the upload is gone; [`StoreError::Protocol`] if parts are missing or do not adjoin.
+    /// [`StoreError::UploadNotFound`] if the upload is gone, perhaps because it was completed before (look for the object);
+    /// [`StoreError::AlreadyExists`] where the store can tell; [`StoreError::Protocol`] if there are no parts, if parts are
+    /// missing or differ from their receipts, or if they do not adjoin. The upload stays until it is aborted.
     async fn complete(
         &self,
         key: &ObjectKey,
