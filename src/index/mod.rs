@@ -4,13 +4,24 @@
 //! a composite of columns, values that are opaque bytes to the engine, one kind of write ([`Change`]: preconditions, rows
 //! and log leaves, all or nothing), reads by key, and ordered scans by keyset. No engine's transaction object leaks out.
 
+mod change;
 pub mod key;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
+pub mod sled;
+#[cfg(any(test, feature = "testing"))]
+pub mod suite;
 
 use std::fmt;
 
 use async_trait::async_trait;
 
 pub use key::{Key, LogId, LogKind, Range, Scope};
+
+/// Longest value of a row, 64 KiB: the state of a page with every second slot punctured.
+pub const VALUE_BYTES: usize = 64 << 10;
+/// Most rows of one [`Scan`].
+pub const SCAN_ROWS: usize = 1_000;
 
 /// A key and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +52,11 @@ pub struct LeafDraft {
     pub body: Vec<u8>,
 }
 
-/// Rows and leaves that become true together, or not at all. At most [`crate::domain::limits::TRANSACTION_ROWS`] in all.
+/// Rows and leaves that become true together, or not at all.
+///
+/// Rows put, rows deleted and leaves are at most [`crate::domain::limits::TRANSACTION_ROWS`] together, and so are the
+/// preconditions. A key is written once, a leaf is at most [`crate::domain::limits::LEAF_BYTES`], and a counter whose next
+/// number is taken by a leaf is not written as well. A rebuild may put counters: exactly eight bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// Checked in order, first failure reported.
@@ -95,7 +110,7 @@ pub enum IndexError {
     /// A precondition did not hold; nothing was changed. `0` is its place in [`Change::expect`].
     #[error("a precondition failed place={0}")]
     Expectation(usize),
-    /// The change is larger than a transaction may be, or malformed.
+    /// The change (or scan) is larger than it may be, or malformed.
     #[error("invalid change what={0}")]
     InvalidChange(&'static str),
     /// The index holds something that it cannot have written. Move it aside and rebuild.
@@ -122,20 +137,28 @@ pub trait Index: Send + Sync + fmt::Debug {
     /// Sequence numbers are handed out without gaps per scope ([`Key::Sequence`] holds the last one as u64 big-endian) and
     /// positions without gaps per log ([`Key::LogNext`] holds the next one). Returns one receipt a leaf, in order.
     ///
+    /// Either answer, and the empty change as well, says that everything that was readable when the call began is durable:
+    /// `commit(Change::default())` is the barrier for whoever is about to acknowledge what it has only read.
+    ///
     /// # Errors
-    /// [`IndexError::Expectation`] if a precondition failed: nothing was changed.
+    /// [`IndexError::Expectation`] if a precondition failed: nothing was changed. [`IndexError::InvalidChange`] before the
+    /// engine is asked.
     async fn commit(&self, change: Change) -> Result<Vec<LeafReceipt>, IndexError>;
 
-    /// The value of one row.
+    /// The value of one row, never a mixture of two. It may be read a moment before it is durable.
     async fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, IndexError>;
 
-    /// The values of several rows, in the order of `keys`.
+    /// The values of several rows, in the order of `keys`. Each is whole; together they are no snapshot.
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, IndexError>;
 
-    /// Rows in order.
+    /// Rows in order. Each is whole; together they are no snapshot.
+    ///
+    /// # Errors
+    /// [`IndexError::InvalidChange`] if the limit is not 1..=[`SCAN_ROWS`].
     async fn scan(&self, scan: &Scan) -> Result<Vec<Row>, IndexError>;
 
-    /// Up to `limit` leaves queued for `log` at positions `from` and later, in order.
+    /// Up to `limit` leaves queued for `log` at positions `from` and later, in order; only durable ones, so that no leaf
+    /// is in the bucket whose position a crash could hand out again.
     async fn queued(&self, log: LogId, from: u64, limit: usize) -> Result<Vec<QueuedLeaf>, IndexError>;
 
     /// Forgets the leaves of `log` below `position`: they are in the bucket. Need not be durable: shipping again is harmless.
