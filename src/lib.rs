@@ -7,6 +7,7 @@
 pub mod blob;
 pub mod domain;
 pub mod index;
+pub mod ledger;
 
 /// Generated from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
