@@ -46,5 +46,7 @@ pub(super) fn split(mut bundle: Bytes, count: usize) -> Result<(Vec<Bytes>, Byte
 }
 
 fn short() -> LogError {
-    LogError::Corrupt { what: "entry bundle is short" }
+    LogError::Corrupt {
+        what: "entry bundle is short",
+    }
 }

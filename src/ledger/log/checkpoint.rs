@@ -43,7 +43,10 @@ pub struct Head {
 
 impl Head {
     /// The head of a log without entries.
-    pub const EMPTY: Self = Self { size: 0, root: EMPTY_HASH.0 };
+    pub const EMPTY: Self = Self {
+        size: 0,
+        root: EMPTY_HASH.0,
+    };
 
     /// The root as the tree library has it.
     pub(super) fn hash(&self) -> Hash {
@@ -82,13 +85,20 @@ impl SignedHead {
         let Ok(text) = Checkpoint::from_bytes(note.text()) else {
             return Err(corrupt);
         };
-        let head = Head { size: text.size(), root: text.hash().0 };
+        let head = Head {
+            size: text.size(),
+            root: text.hash().0,
+        };
         let empty = head.size == 0 && head != Head::EMPTY;
         let foreign = text.origin() != origin || !text.extension().is_empty();
         if foreign || empty || head.size > MOST_ENTRIES {
             return Err(corrupt);
         }
-        Ok(Self { origin: origin.to_owned(), note, head })
+        Ok(Self {
+            origin: origin.to_owned(),
+            note,
+            head,
+        })
     }
 
     /// The head, if `public_key` signed it.

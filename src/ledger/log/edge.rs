@@ -64,15 +64,25 @@ impl Edge {
 
     /// The incomplete tiles, one a level that has any.
     pub(super) fn partial(&self) -> impl Iterator<Item = Tile> + '_ {
-        incomplete(self.size)
-            .filter_map(|name| Some(Tile { name, hashes: self.levels.get(name.level())?.clone() }))
+        incomplete(self.size).filter_map(|name| {
+            Some(Tile {
+                name,
+                hashes: self.levels.get(name.level())?.clone(),
+            })
+        })
     }
 
     /// The head that this edge proves.
     pub(super) fn head(&self) -> Head {
-        let peaks = self.levels.iter().flat_map(|level| peaks(level).into_iter().rev());
+        let peaks = self
+            .levels
+            .iter()
+            .flat_map(|level| peaks(level).into_iter().rev());
         let root = peaks.reduce(|right, left| node_hash(left, right));
-        root.map_or(Head::EMPTY, |root| Head { size: self.size, root: root.0 })
+        root.map_or(Head::EMPTY, |root| Head {
+            size: self.size,
+            root: root.0,
+        })
     }
 }
 
@@ -82,14 +92,22 @@ pub(super) fn incomplete(size: u64) -> impl Iterator<Item = TileName> {
     (0..8u8)
         .map(move |level| (level, hashes_at(level)))
         .filter(|(_, hashes)| hashes % WIDTH != 0)
-        .map(|(level, hashes)| TileName { kind: Kind::Hashes(level), index: hashes / WIDTH, width: hashes % WIDTH })
+        .map(|(level, hashes)| TileName {
+            kind: Kind::Hashes(level),
+            index: hashes / WIDTH,
+            width: hashes % WIDTH,
+        })
 }
 
 /// The tile of `level` that the last of `size` leaves completed.
 fn last_full(size: u64, level: usize) -> TileName {
     let level = u8::try_from(level).unwrap_or(u8::MAX); // at most 8: sizes are 64 bits
     let tiles = size >> (8 * (u32::from(level) + 1));
-    TileName { kind: Kind::Hashes(level), index: tiles - 1, width: WIDTH }
+    TileName {
+        kind: Kind::Hashes(level),
+        index: tiles - 1,
+        width: WIDTH,
+    }
 }
 
 /// Roots of the complete subtrees that `hashes` fall into, largest first, as RFC 6962 splits them.

@@ -20,6 +20,7 @@
 mod bundle;
 mod checkpoint;
 mod edge;
+mod growth;
 mod name;
 mod objects;
 mod proof;

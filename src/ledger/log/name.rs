@@ -57,7 +57,11 @@ async fn children<N: FromStr + ToString>(store: &dyn BlobStore, prefix: &str) ->
     let mut next = None;
     loop {
         let page = store.list(prefix, true, next.as_deref(), 1000).await?;
-        numbers.extend(page.prefixes.iter().filter_map(|name| number(name.strip_prefix(prefix)?)));
+        numbers.extend(
+            page.prefixes
+                .iter()
+                .filter_map(|name| number(name.strip_prefix(prefix)?)),
+        );
         next = page.next;
         if next.is_none() {
             return Ok(numbers);

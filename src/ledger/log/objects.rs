@@ -42,7 +42,11 @@ impl TileName {
     /// The bundle that holds `position` in a log of `size` entries, `position < size`.
     pub(super) fn bundle(position: u64, size: u64) -> Self {
         let index = position / WIDTH;
-        Self { kind: Kind::Entries, index, width: WIDTH.min(size - index * WIDTH) }
+        Self {
+            kind: Kind::Entries,
+            index,
+            width: WIDTH.min(size - index * WIDTH),
+        }
     }
 
     /// The tile that this one becomes when nothing is missing.
@@ -52,7 +56,10 @@ impl TileName {
 
     /// The bundle of the leaves that `self`, of level 0, has hashes of.
     pub(super) fn entries(self) -> Self {
-        Self { kind: Kind::Entries, ..self }
+        Self {
+            kind: Kind::Entries,
+            ..self
+        }
     }
 
     /// Level of a hash tile; 0 for entries.
@@ -104,7 +111,10 @@ pub(super) struct Objects {
 
 impl Objects {
     pub(super) fn new(store: Arc<dyn BlobStore>, name: &LogName) -> Self {
-        Self { store, prefix: name.prefix() }
+        Self {
+            store,
+            prefix: name.prefix(),
+        }
     }
 
     /// The checkpoint, if there is one.
@@ -123,7 +133,9 @@ impl Objects {
         let (mut bytes, whole) = self.tile(tile, HASH_BYTES * WIDTH as usize).await?;
         let length = HASH_BYTES * tile.width as usize;
         if bytes.len() < length || (whole && bytes.len() > length) {
-            return Err(LogError::Corrupt { what: "hash tile length" });
+            return Err(LogError::Corrupt {
+                what: "hash tile length",
+            });
         }
         bytes.truncate(length);
         Ok(bytes)
@@ -134,7 +146,9 @@ impl Objects {
         let (bytes, whole) = self.tile(tile, BUNDLE_BYTES).await?;
         let (entries, rest) = bundle::split(bytes, tile.width as usize)?;
         if whole && !rest.is_empty() {
-            return Err(LogError::Corrupt { what: "entry bundle is long" });
+            return Err(LogError::Corrupt {
+                what: "entry bundle is long",
+            });
         }
         Ok(entries)
     }
@@ -144,7 +158,10 @@ impl Objects {
     /// # Errors
     /// [`LogError::Forked`] if one exists with other content.
     pub(super) async fn put_tiles(&self, tiles: Vec<(TileName, Bytes)>) -> Result<(), LogError> {
-        let puts: Vec<_> = tiles.into_iter().map(|(name, body)| self.put_tile(name, body)).collect();
+        let puts: Vec<_> = tiles
+            .into_iter()
+            .map(|(name, body)| self.put_tile(name, body))
+            .collect();
         stream::iter(puts).buffer_unordered(PARALLEL).try_collect().await
     }
 
@@ -153,8 +170,15 @@ impl Objects {
     pub(super) async fn prune(&self, full: TileName) -> Result<(), LogError> {
         let prefix = format!("{}{}", self.prefix, full.partials());
         let partials = self.store.list(&prefix, false, None, WIDTH as usize).await?;
-        let deletes: Vec<_> = partials.objects.iter().map(|object| self.store.delete(&object.key)).collect();
-        stream::iter(deletes).buffer_unordered(PARALLEL).try_collect::<()>().await?;
+        let deletes: Vec<_> = partials
+            .objects
+            .iter()
+            .map(|object| self.store.delete(&object.key))
+            .collect();
+        stream::iter(deletes)
+            .buffer_unordered(PARALLEL)
+            .try_collect::<()>()
+            .await?;
         Ok(())
     }
 
@@ -165,7 +189,9 @@ impl Objects {
             Err(StoreError::AlreadyExists) => match self.read(&path, body.len()).await {
                 Ok(Some(found)) if found == body => Ok(()),
                 Err(LogError::Store(error)) => Err(error.into()),
-                _ => Err(LogError::Forked { position: name.end() - 1 }),
+                _ => Err(LogError::Forked {
+                    position: name.end() - 1,
+                }),
             },
             written => written.map(drop).map_err(LogError::Store),
         }
@@ -178,7 +204,9 @@ impl Objects {
         }
         match self.read(&name.full().path(), limit).await? {
             Some(bytes) => Ok((bytes, false)),
-            None => Err(LogError::Corrupt { what: "tile is missing" }),
+            None => Err(LogError::Corrupt {
+                what: "tile is missing",
+            }),
         }
     }
 
@@ -187,8 +215,12 @@ impl Objects {
         let range = ByteRange::Suffix { length: limit as u64 };
         match self.store.get(&self.key(path)?, range).await {
             Ok(object) if object.object_length == object.bytes.len() as u64 => Ok(Some(object.bytes)),
-            Ok(_) => Err(LogError::Corrupt { what: "object is too long" }),
-            Err(StoreError::OutOfRange { .. }) => Err(LogError::Corrupt { what: "object is empty" }),
+            Ok(_) => Err(LogError::Corrupt {
+                what: "object is too long",
+            }),
+            Err(StoreError::OutOfRange { .. }) => Err(LogError::Corrupt {
+                what: "object is empty",
+            }),
             Err(StoreError::NotFound) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -14,8 +14,14 @@ pub fn check_inclusion(proof: &[[u8; 32]], head: &Head, position: u64, entry: &[
     if head.size > MOST_ENTRIES {
         return Err(LogError::Proof);
     }
-    check_record(&hashes(proof), head.size, head.hash(), position, record_hash(entry))
-        .map_err(|_| LogError::Proof)
+    check_record(
+        &hashes(proof),
+        head.size,
+        head.hash(),
+        position,
+        record_hash(entry),
+    )
+    .map_err(|_| LogError::Proof)
 }
 
 /// Checks that the log of `new` begins with all of the log of `old`.

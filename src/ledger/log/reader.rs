@@ -7,7 +7,9 @@ use futures_util::{
     future,
     stream::{self, StreamExt, TryStreamExt},
 };
-use tlog_tiles::{Error, Hash, TileHashReader, prove_record, prove_tree, record_hash, sub_tree_index, tree_hash};
+use tlog_tiles::{
+    Error, Hash, TileHashReader, prove_record, prove_tree, record_hash, sub_tree_index, tree_hash,
+};
 
 use super::{
     Head, LogError, LogName,
@@ -54,7 +56,11 @@ impl LogReader {
             signed.verify(&key)?;
         }
         let tiles = Tiles::new(signed.unverified());
-        Ok(Some(Self { objects, signed, tiles }))
+        Ok(Some(Self {
+            objects,
+            signed,
+            tiles,
+        }))
     }
 
     /// Checks that `public_key` signed the checkpoint that this reader trusts.
@@ -108,11 +114,17 @@ impl LogReader {
         let mut edge = Edge::default();
         while let Some(entries) = bundles.try_next().await? {
             let mut completed = Vec::new();
-            entries.iter().for_each(|entry| edge.push(record_hash(entry), &mut completed));
+            entries
+                .iter()
+                .for_each(|entry| edge.push(record_hash(entry), &mut completed));
             self.compare(completed).await?;
         }
         self.compare(edge.partial().collect()).await?;
-        if edge.head() == self.head() { Ok(()) } else { Err(LogError::Corrupt { what: "root" }) }
+        if edge.head() == self.head() {
+            Ok(())
+        } else {
+            Err(LogError::Corrupt { what: "root" })
+        }
     }
 
     /// Root of the first `size` entries.
@@ -124,7 +136,10 @@ impl LogReader {
         if size == 0 {
             return Ok(Head::EMPTY.root);
         }
-        let root = self.tiles.answer(&self.objects, |tree| tree_hash(size, tree)).await?;
+        let root = self
+            .tiles
+            .answer(&self.objects, |tree| tree_hash(size, tree))
+            .await?;
         Ok(root.0)
     }
 
@@ -163,7 +178,11 @@ impl LogReader {
     async fn compare(&self, tiles: Vec<Tile>) -> Result<(), LogError> {
         for tile in tiles {
             let stored = self.objects.hashes(tile.name).await?;
-            if !stored.iter().copied().eq(tile.hashes.iter().flat_map(|hash| hash.0)) {
+            if !stored
+                .iter()
+                .copied()
+                .eq(tile.hashes.iter().flat_map(|hash| hash.0))
+            {
                 return Err(LogError::Corrupt { what: "hash tile" });
             }
         }
@@ -172,6 +191,10 @@ impl LogReader {
 
     fn within(&self, position: u64) -> Result<(), LogError> {
         let size = self.head().size;
-        if position <= size { Ok(()) } else { Err(LogError::BeyondHead { position, size }) }
+        if position <= size {
+            Ok(())
+        } else {
+            Err(LogError::BeyondHead { position, size })
+        }
     }
 }

@@ -33,7 +33,10 @@ pub(super) struct Tiles {
 
 impl Tiles {
     pub(super) fn new(head: Head) -> Self {
-        Self { head, recent: Mutex::default() }
+        Self {
+            head,
+            recent: Mutex::default(),
+        }
     }
 
     /// The hashes at these [stored indexes](tlog_tiles::stored_hash_index).
@@ -50,7 +53,10 @@ impl Tiles {
         objects: &Objects,
         question: impl Fn(&TileHashReader<'_>) -> Result<A, Error> + Sync,
     ) -> Result<A, LogError> {
-        let shelf = Shelf { tiles: self.fetch(objects, self.plan(&question)).await?, wanted: Mutex::default() };
+        let shelf = Shelf {
+            tiles: self.fetch(objects, self.plan(&question)).await?,
+            wanted: Mutex::default(),
+        };
         let answer = question(&TileHashReader::new(self.head.size, self.head.hash(), &shelf))
             .map_err(|_| LogError::Corrupt { what: "hash tile" })?;
         *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = shelf.tiles;
@@ -65,7 +71,10 @@ impl Tiles {
     }
 
     async fn fetch(&self, objects: &Objects, tiles: Vec<Tile>) -> Result<HashMap<Tile, Bytes>, LogError> {
-        let reads: Vec<_> = tiles.into_iter().map(|tile| self.fetch_one(objects, tile)).collect();
+        let reads: Vec<_> = tiles
+            .into_iter()
+            .map(|tile| self.fetch_one(objects, tile))
+            .collect();
         stream::iter(reads).buffer_unordered(PARALLEL).try_collect().await
     }
 
@@ -78,7 +87,11 @@ impl Tiles {
     }
 
     fn recent(&self, tile: Tile) -> Option<Bytes> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).get(&tile).cloned()
+        self.recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&tile)
+            .cloned()
     }
 }
 
@@ -95,7 +108,10 @@ impl TileReader for Shelf {
     }
 
     fn read_tiles(&self, tiles: &[Tile]) -> Result<Vec<Vec<u8>>, Error> {
-        let found: Option<_> = tiles.iter().map(|tile| self.tiles.get(tile).map(|b| b.to_vec())).collect();
+        let found: Option<_> = tiles
+            .iter()
+            .map(|tile| self.tiles.get(tile).map(|b| b.to_vec()))
+            .collect();
         found.ok_or_else(|| {
             *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = tiles.to_vec();
             Error::InvalidTile
@@ -106,5 +122,9 @@ impl TileReader for Shelf {
 }
 
 fn name(tile: Tile) -> TileName {
-    TileName { kind: Kind::Hashes(tile.level()), index: tile.level_index(), width: u64::from(tile.width()) }
+    TileName {
+        kind: Kind::Hashes(tile.level()),
+        index: tile.level_index(),
+        width: u64::from(tile.width()),
+    }
 }

@@ -47,7 +47,15 @@ async fn a_log_written_at_once_has_the_naive_root_at_every_size() {
 #[tokio::test]
 async fn batches_across_boundaries_and_a_restart_before_each_change_nothing() {
     let store = TestStore::new();
-    for batch in [0..3, 3..255, 255..256, 256..257, 257..511, 511..1_300, 1_300..1_301] {
+    for batch in [
+        0..3,
+        3..255,
+        255..256,
+        256..257,
+        257..511,
+        511..1_300,
+        1_300..1_301,
+    ] {
         let mut writer = writer(&store).await.unwrap();
         assert_eq!(writer.head(), naive_head(&entries(0..batch.start)));
         writer.append(&entries(batch.clone())).await.unwrap();
@@ -68,7 +76,13 @@ async fn a_big_log_fills_two_levels_of_tiles() {
     assert_eq!(third.head(), naive_head(&all));
     assert_eq!(examine(&store).await.unwrap(), all);
     let paths = store.paths();
-    for path in ["tile/1/000", "tile/2/000.p/1", "tile/1/001.p/17", "tile/0/273.p/112", "tile/entries/272"] {
+    for path in [
+        "tile/1/000",
+        "tile/2/000.p/1",
+        "tile/1/001.p/17",
+        "tile/0/273.p/112",
+        "tile/entries/272",
+    ] {
         assert!(paths.contains_key(path), "{path}");
     }
     assert!(!paths.contains_key("tile/1/000.p/255"));
@@ -99,7 +113,14 @@ async fn superseded_partial_tiles_are_pruned_and_readers_of_older_heads_do_not_m
 async fn reading_begins_anywhere_and_ends_with_nothing() {
     let (store, _) = log_of(&[0..600]).await;
     let reader = reader(&store).await.unwrap().unwrap();
-    for (from, end) in [(0, 256), (255, 256), (256, 512), (400, 512), (512, 600), (599, 600)] {
+    for (from, end) in [
+        (0, 256),
+        (255, 256),
+        (256, 512),
+        (400, 512),
+        (512, 600),
+        (599, 600),
+    ] {
         assert_eq!(reader.read(from).await.unwrap(), entries(from..end));
     }
     for beyond in [600, 601, u64::MAX] {
@@ -113,9 +134,19 @@ async fn entries_are_1_to_leaf_bytes_long() {
     let before = store.snapshot();
     let longest = Bytes::from(vec![7; LEAF_BYTES]);
     let too_long = [longest.clone(), Bytes::from(vec![7; LEAF_BYTES + 1])];
-    assert!(matches!(writer.append(&too_long).await, Err(LogError::EntryTooLong { length: 61_441 })));
-    assert!(LogError::EntryTooLong { length: 1 }.to_string().ends_with(&LEAF_BYTES.to_string()));
-    assert!(matches!(writer.append(&[Bytes::new()]).await, Err(LogError::EntryEmpty)));
+    assert!(matches!(
+        writer.append(&too_long).await,
+        Err(LogError::EntryTooLong { length: 61_441 })
+    ));
+    assert!(
+        LogError::EntryTooLong { length: 1 }
+            .to_string()
+            .ends_with(&LEAF_BYTES.to_string())
+    );
+    assert!(matches!(
+        writer.append(&[Bytes::new()]).await,
+        Err(LogError::EntryEmpty)
+    ));
     assert_eq!(writer.append(&[]).await.unwrap().size, 2);
     assert_eq!(store.snapshot(), before);
     writer.append(&vec![longest.clone(); 300]).await.unwrap();
@@ -147,10 +178,11 @@ async fn survive_every_failure(restart: bool) {
                         }
                     }
                 }
+                let unreached = store.calm();
                 assert_eq!(log.head(), naive_head(&all));
                 assert_eq!(examine(&store).await.unwrap(), all);
                 assert_eq!(writer(&store).await.unwrap().head(), log.head());
-                if store.pending() {
+                if unreached {
                     assert!(call > 15, "the scenario is shorter than thought calls={call}");
                     break;
                 }
@@ -172,7 +204,7 @@ async fn an_append_that_failed_anywhere_is_taken_up_after_a_restart() {
 #[tokio::test]
 async fn opening_fails_whole_when_the_store_does() {
     let (store, _) = log_of(&[0..300]).await;
-    for call in 0..5 {
+    for call in 0..4 {
         store.fail_at(call, Failing::Before);
         assert!(matches!(writer(&store).await, Err(LogError::Store(_))), "{call}");
     }
@@ -189,23 +221,54 @@ async fn checkpoints_are_signed_notes_that_anybody_can_open() {
     let (verified, unknown) = note.verify(&VerifierList::new(vec![Box::new(verifier)])).unwrap();
     assert_eq!((verified.len(), unknown.len()), (1, 0));
     assert_eq!(verified[0].name(), origin);
-    assert_eq!(SignedHead::parse(&origin, &object).unwrap().verify(&key).unwrap(), writer.head());
+    assert_eq!(
+        SignedHead::parse(&origin, &object).unwrap().verify(&key).unwrap(),
+        writer.head()
+    );
 }
 
 #[tokio::test]
 async fn logs_are_found_by_node_and_term() {
     let store = TestStore::new();
-    let ids: Vec<LogId> = [(0, 1), (0, 2), (2, 1), (2, 9), (2, 10), (2, 11), (2, u64::MAX), (10, 1), (11, 1), (u32::MAX, 4)]
-        .map(|(node, term)| LogId { kind: LogKind::State, node, term })
-        .to_vec();
-    let access = LogId { kind: LogKind::Access, node: 5, term: 5 };
+    let ids: Vec<LogId> = [
+        (0, 1),
+        (0, 2),
+        (2, 1),
+        (2, 9),
+        (2, 10),
+        (2, 11),
+        (2, u64::MAX),
+        (10, 1),
+        (11, 1),
+        (u32::MAX, 4),
+    ]
+    .map(|(node, term)| LogId {
+        kind: LogKind::State,
+        node,
+        term,
+    })
+    .to_vec();
+    let access = LogId {
+        kind: LogKind::Access,
+        node: 5,
+        term: 5,
+    };
     for log in ids.iter().copied().chain([access]) {
         let name = LogName { log, ..name() };
-        let mut writer = super::LogWriter::open(Arc::clone(&store) as _, name, TestKey::new()).await.unwrap();
+        let mut writer = super::LogWriter::open(Arc::clone(&store) as _, name, TestKey::new())
+            .await
+            .unwrap();
         writer.append(&entries(0..2)).await.unwrap();
     }
     let mut objects = store.snapshot();
-    for stray in ["log/state/x/1/a", "log/state/01/1/a", "log/state/2/+3/a", "log/state/2/03/a", "log/state/7", "log/stated/1/1/a"] {
+    for stray in [
+        "log/state/x/1/a",
+        "log/state/01/1/a",
+        "log/state/2/+3/a",
+        "log/state/2/03/a",
+        "log/state/7",
+        "log/stated/1/1/a",
+    ] {
         objects.insert(stray.to_owned(), Bytes::from_static(b"stray"));
     }
     store.restore(objects);

@@ -1,5 +1,7 @@
 //! What the log promises, tried on a store that fails and lies on demand.
 
+#![allow(clippy::single_range_in_vec_init)] // a list of batches that has one batch
+
 mod append;
 mod proofs;
 mod store;
@@ -49,7 +51,14 @@ impl Signer for TestKey {
 }
 
 fn name() -> LogName {
-    LogName { vault: VAULT.parse().unwrap(), log: LogId { kind: LogKind::State, node: 3, term: 7 } }
+    LogName {
+        vault: VAULT.parse().unwrap(),
+        log: LogId {
+            kind: LogKind::State,
+            node: 3,
+            term: 7,
+        },
+    }
 }
 
 fn entries(range: std::ops::Range<u64>) -> Vec<Bytes> {
@@ -88,7 +97,9 @@ async fn read_all(reader: &LogReader) -> Result<Vec<Bytes>, LogError> {
 /// Everything that a log answers, each checked as it would be used.
 async fn examine(store: &Arc<TestStore>) -> Result<Vec<Bytes>, LogError> {
     let Some(reader) = reader(store).await? else {
-        return Err(LogError::Corrupt { what: "no checkpoint" });
+        return Err(LogError::Corrupt {
+            what: "no checkpoint",
+        });
     };
     let all = read_all(&reader).await?;
     reader.verify().await?;
@@ -114,5 +125,8 @@ fn naive_root(entries: &[Bytes]) -> [u8; 32] {
 }
 
 fn naive_head(entries: &[Bytes]) -> Head {
-    Head { size: entries.len() as u64, root: naive_root(entries) }
+    Head {
+        size: entries.len() as u64,
+        root: naive_root(entries),
+    }
 }

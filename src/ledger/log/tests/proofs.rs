@@ -13,14 +13,39 @@ async fn inclusion_proofs_hold_for_the_entry_and_for_no_other() {
         let (store, _) = log_of(&[0..size]).await;
         let (reader, all) = (reader(&store).await.unwrap().unwrap(), entries(0..size));
         let head = reader.head();
-        for position in [0, 1, 2, size / 2, 255, 256, size - 1].into_iter().filter(|p| *p < size) {
+        for position in [0, 1, 2, size / 2, 255, 256, size - 1]
+            .into_iter()
+            .filter(|p| *p < size)
+        {
             let entry = &all[position as usize];
             let mut proof = reader.inclusion_proof(position).await.unwrap();
             check_inclusion(&proof, &head, position, entry).unwrap();
             assert!(check_inclusion(&proof, &head, position, b"other").is_err());
             assert!(check_inclusion(&proof, &head, position + 1, entry).is_err());
-            assert!(check_inclusion(&proof, &Head { root: [1; 32], ..head }, position, entry).is_err());
-            assert!(check_inclusion(&proof, &Head { size: u64::MAX, ..head }, position, entry).is_err());
+            assert!(
+                check_inclusion(
+                    &proof,
+                    &Head {
+                        root: [1; 32],
+                        ..head
+                    },
+                    position,
+                    entry
+                )
+                .is_err()
+            );
+            assert!(
+                check_inclusion(
+                    &proof,
+                    &Head {
+                        size: u64::MAX,
+                        ..head
+                    },
+                    position,
+                    entry
+                )
+                .is_err()
+            );
             for n in 0..proof.len() {
                 proof[n][n] ^= 1;
                 assert!(check_inclusion(&proof, &head, position, entry).is_err());
@@ -30,7 +55,10 @@ async fn inclusion_proofs_hold_for_the_entry_and_for_no_other() {
             assert!(check_inclusion(&proof, &head, position, entry).is_err());
         }
         for beyond in [size, u64::MAX] {
-            assert!(matches!(reader.inclusion_proof(beyond).await, Err(LogError::BeyondHead { .. })));
+            assert!(matches!(
+                reader.inclusion_proof(beyond).await,
+                Err(LogError::BeyondHead { .. })
+            ));
         }
     }
 }
@@ -55,8 +83,14 @@ async fn consistency_proofs_hold_for_prefixes_and_for_nothing_else() {
             proof.push([0; 32]);
             assert!(check_consistency(&proof, &old, &reader.head()).is_err());
         }
-        assert!(matches!(reader.consistency_proof(size + 1).await, Err(LogError::BeyondHead { .. })));
-        assert!(matches!(reader.root_at(size + 1).await, Err(LogError::BeyondHead { .. })));
+        assert!(matches!(
+            reader.consistency_proof(size + 1).await,
+            Err(LogError::BeyondHead { .. })
+        ));
+        assert!(matches!(
+            reader.root_at(size + 1).await,
+            Err(LogError::BeyondHead { .. })
+        ));
     }
 }
 
@@ -69,5 +103,15 @@ async fn every_log_begins_with_the_empty_one() {
     check_consistency(&proof, &Head::EMPTY, &reader.head()).unwrap();
     check_consistency(&proof, &Head::EMPTY, &Head::EMPTY).unwrap();
     assert!(check_consistency(&[[0; 32]], &Head::EMPTY, &reader.head()).is_err());
-    assert!(check_consistency(&[], &Head { size: 0, root: [1; 32] }, &reader.head()).is_err());
+    assert!(
+        check_consistency(
+            &[],
+            &Head {
+                size: 0,
+                root: [1; 32]
+            },
+            &reader.head()
+        )
+        .is_err()
+    );
 }

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::blob::store::{
-    BlobStore, ByteRange, Listing, ObjectBytes, ObjectInfo, ObjectKey, ObjectVersion, PartReceipt, StoreError,
-    UploadId,
+    BlobStore, ByteRange, Listing, ObjectBytes, ObjectInfo, ObjectKey, ObjectVersion, PartReceipt,
+    StoreError, UploadId,
 };
 
 /// When a call fails.
@@ -43,9 +43,9 @@ impl TestStore {
         *self.failing.lock().unwrap() = Some((call, failing));
     }
 
-    /// Whether the failure is still to come.
-    pub(super) fn pending(&self) -> bool {
-        self.failing.lock().unwrap().is_some()
+    /// Fails no more; returns whether the failure was still to come.
+    pub(super) fn calm(&self) -> bool {
+        self.failing.lock().unwrap().take().is_some()
     }
 
     pub(super) fn snapshot(&self) -> BTreeMap<String, Bytes> {
@@ -78,13 +78,22 @@ impl TestStore {
         effect: impl FnOnce(&mut BTreeMap<String, Bytes>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
-        let failing = self.failing.lock().unwrap().take_if(|(at, _)| *at == call).map(|(_, how)| how);
+        let failing = self
+            .failing
+            .lock()
+            .unwrap()
+            .take_if(|(at, _)| *at == call)
+            .map(|(_, how)| how);
         let failed = || StoreError::Unavailable("told to fail".into());
         if failing == Some(Failing::Before) {
             return Err(failed());
         }
         let result = effect(&mut self.objects.lock().unwrap());
-        if failing == Some(Failing::After) { Err(failed()) } else { result }
+        if failing == Some(Failing::After) {
+            Err(failed())
+        } else {
+            result
+        }
     }
 }
 
@@ -102,7 +111,10 @@ impl BlobStore for TestStore {
     }
 
     async fn overwrite(&self, key: &ObjectKey, body: Bytes) -> Result<ObjectVersion, StoreError> {
-        assert!(key.as_str().ends_with("/checkpoint"), "only the checkpoint may be overwritten: {key}");
+        assert!(
+            key.as_str().ends_with("/checkpoint"),
+            "only the checkpoint may be overwritten: {key}"
+        );
         self.call(|objects| {
             objects.insert(key.to_string(), body);
             Ok(ObjectVersion::default())
@@ -142,7 +154,9 @@ impl BlobStore for TestStore {
     }
 
     async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<ObjectBytes, StoreError> {
-        let ByteRange::Suffix { length } = range else { unreachable!("a log reads suffixes") };
+        let ByteRange::Suffix { length } = range else {
+            unreachable!("a log reads suffixes")
+        };
         self.call(|objects| {
             let object = objects.get(key.as_str()).ok_or(StoreError::NotFound)?;
             let object_length = object.len() as u64;
@@ -177,10 +191,16 @@ impl BlobStore for TestStore {
         self.call(|objects| {
             let mut listing = Listing::default();
             for (name, body) in objects.range(prefix.to_owned()..) {
-                let Some(rest) = name.strip_prefix(prefix) else { break };
-                let folded = rest.find('/').filter(|_| delimited).map(|at| name[..=prefix.len() + at].to_owned());
+                let Some(rest) = name.strip_prefix(prefix) else {
+                    break;
+                };
+                let folded = rest
+                    .find('/')
+                    .filter(|_| delimited)
+                    .map(|at| name[..=prefix.len() + at].to_owned());
                 let shown = folded.clone().unwrap_or_else(|| name.clone());
-                if next.is_some_and(|next| shown.as_str() <= next) || listing.prefixes.last() == Some(&shown) {
+                if next.is_some_and(|next| shown.as_str() <= next) || listing.prefixes.last() == Some(&shown)
+                {
                     continue;
                 }
                 if listing.objects.len() + listing.prefixes.len() == limit {
