@@ -11,6 +11,7 @@ pub mod index;
 pub mod vault;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod ledger;
 
 /// Generated from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
