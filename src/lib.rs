@@ -4,8 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod blob;
 pub mod domain;
+pub mod grpc;
 pub mod index;
 pub mod vault;
 
