@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use prost::{Message, Name};
 use tonic::{
     Status,
-    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
 use super::{
@@ -19,11 +19,6 @@ use crate::{
     proto::v1::PutRecordingRequest,
     vault::{Error, Kind},
 };
-
-/// Bytes gathered before a frame is handed to HTTP/2: a whole chunk to a client, so that it leaves in large frames.
-const YIELD_BYTES: usize = 256 << 10;
-/// First buffer of a call; it grows with what is sent.
-const BUFFER_BYTES: usize = 8 << 10;
 
 /// Encodes `T`, decodes `U`; refuses unknown fields and enum numbers in `U` if it is a request.
 #[derive(Debug)]
@@ -71,10 +66,6 @@ impl<T: Message> Encoder for ProstEncoder<T> {
                 .because(cause)
                 .into()
         })
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
     }
 }
 
