@@ -15,7 +15,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let api = protox::compile(protos(API)?, ["proto"])?;
     fs::write(out.join("api.fds"), api.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(api)?;
+    let mut config = prost_build::Config::new();
+    config.bytes(["."]).enable_type_names();
+    tonic_prost_build::configure()
+        .codec_path("crate::grpc::codec::StrictCodec")
+        .compile_fds_with_config(api, config)?;
 
     let storage = protox::compile(protos(STORAGE)?, ["proto"])?;
     prost_build::Config::new()

@@ -4,17 +4,28 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod blob;
 pub mod crypto;
+pub mod config;
 pub mod domain;
+pub mod grpc;
 pub mod index;
+pub mod server;
+pub mod telemetry;
 pub mod vault;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod ledger;
 
 /// Generated from `proto/`.
-#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::clone_on_ref_ptr,
+    unreachable_pub
+)]
 pub mod proto {
     /// The public API.
     pub mod v1 {

@@ -1,0 +1,489 @@
+//! The configuration file: parsed, completed with defaults, checked, and never read again.
+//!
+//! `callvault.example.toml` is the commented sample; every default is in it.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    access::identity::{Listed, Repeated},
+    domain::{
+        ids::{RegionName, TenantId},
+        principal::{InvalidPrincipal, Principal, Role, TenantScope},
+    },
+};
+
+/// What the server is told by its operator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the API listens.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Where health and metrics are served in plain HTTP; nowhere in dev mode, unless asked.
+    #[serde(default = "default_ops_listen")]
+    pub ops_listen: Option<SocketAddr>,
+    /// The index, spooled uploads and, in dev mode, the PKI.
+    pub data: PathBuf,
+    /// The root keyring and the anchor: outside `data`, and never in a backup of it.
+    pub root: PathBuf,
+    /// The region that this deployment serves.
+    pub region: Region,
+    /// The bucket.
+    pub store: Store,
+    /// Absent in dev mode, which makes its own.
+    pub tls: Option<Tls>,
+    /// Who may call.
+    #[serde(default)]
+    pub principals: Vec<Listing>,
+    /// What the process may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What it tells.
+    #[serde(default)]
+    pub log: Log,
+    /// The index.
+    #[serde(default)]
+    pub index: Index,
+}
+
+/// One deployment serves one region.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Region {
+    /// Appears in object names.
+    pub name: String,
+    /// ISO 3166-1 alpha-2.
+    pub country: String,
+}
+
+/// Where blobs lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum Store {
+    /// A directory.
+    Local(PathBuf),
+}
+
+/// Files of PEM; read at start and again on SIGHUP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The server's chain, leaf first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities whose clients are let in.
+    pub client_ca: PathBuf,
+}
+
+/// One certificate and what its bearer may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listing {
+    /// The certificate's URI or DNS subject alternative name, exactly.
+    pub certificate: String,
+    /// An opaque name for logs and the ledger.
+    pub alias: String,
+    /// Names of roles.
+    pub roles: Vec<String>,
+    /// Tenant ids, or `*` alone for all of them.
+    pub tenants: Vec<String>,
+}
+
+/// Bounds of the process. Names end with their units.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of content in memory, whatever the number of callers.
+    pub memory_budget_bytes: u64,
+    /// Connections at a time.
+    pub connections: usize,
+    /// TLS handshakes at a time.
+    pub handshakes: usize,
+    /// Longest handshake.
+    pub handshake_seconds: u64,
+    /// Calls at a time on one connection.
+    pub streams_per_connection: u32,
+    /// Bytes that one call may send ahead.
+    pub stream_window_bytes: u32,
+    /// Bytes that one connection may send ahead.
+    pub connection_window_bytes: u32,
+    /// A connection is asked to end after this; what runs on it may finish.
+    pub connection_age_seconds: u64,
+    /// Between pings on a quiet connection, and how long an answer may take.
+    pub keepalive_seconds: u64,
+    /// How long running calls may go on after a stop signal.
+    pub drain_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_budget_bytes: 1 << 30,
+            connections: 4_096,
+            handshakes: 256,
+            handshake_seconds: 5,
+            streams_per_connection: 256,
+            stream_window_bytes: 8 << 20,
+            connection_window_bytes: 64 << 20,
+            connection_age_seconds: 3_600,
+            keepalive_seconds: 30,
+            drain_seconds: 30,
+        }
+    }
+}
+
+impl Limits {
+    /// How long running calls may go on after a stop signal.
+    pub fn drain_deadline(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+}
+
+/// Structured logs on standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// For machines or for people.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,callvault=debug`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Json,
+            level: "info".to_owned(),
+        }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// Text.
+    Text,
+}
+
+/// The embedded index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Index {
+    /// Its page cache.
+    pub cache_bytes: u64,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 256 << 20,
+        }
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7443))
+}
+
+#[allow(clippy::unnecessary_wraps)] // serde's default for an optional key
+fn default_ops_listen() -> Option<SocketAddr> {
+    Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 7480)))
+}
+
+/// Why a configuration is refused. Every text names the key, and what to write instead.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration; check the path and its permissions path={}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be; toml's text names line and key.
+    #[error("the configuration is not valid; callvault.example.toml shows every key\n{0}")]
+    Syntax(#[from] toml::de::Error),
+    /// A value that cannot work.
+    #[error("{key}: {message}")]
+    Value {
+        /// The key's path.
+        key: String,
+        /// What to write instead.
+        message: String,
+    },
+}
+
+impl ConfigError {
+    fn value(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Value {
+            key: key.into(),
+            message: message.into(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads, parses and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the key at fault.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text)
+    }
+
+    /// Parses and checks the text of a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the key at fault.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// What `serve --dev` uses: everything below `data` but the root keyring, which lies beside it in `<data>.root`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] unless `listen` is a loopback address: the dev PKI's keys lie in the data directory.
+    pub fn dev(data: &Path, listen: SocketAddr) -> Result<Self, ConfigError> {
+        if !listen.ip().is_loopback() {
+            return Err(ConfigError::value(
+                "listen",
+                format!("dev mode listens on loopback only, e.g. 127.0.0.1:7443; use --config for {listen}"),
+            ));
+        }
+        let mut root = data.as_os_str().to_owned();
+        root.push(".root");
+        let config = Self {
+            listen,
+            ops_listen: None,
+            data: data.to_owned(),
+            root: root.into(),
+            region: Region {
+                name: "dev".to_owned(),
+                country: "MX".to_owned(),
+            },
+            store: Store::Local(data.join("store")),
+            tls: None,
+            principals: Vec::new(),
+            limits: Limits::default(),
+            log: Log {
+                format: LogFormat::Text,
+                ..Log::default()
+            },
+            index: Index::default(),
+        };
+        config.checked_apart_from_tls()?;
+        Ok(config)
+    }
+
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first key at fault.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.tls.is_none() {
+            return Err(ConfigError::value(
+                "tls",
+                "set certificate, key and client_ca; only dev mode makes its own",
+            ));
+        }
+        if self.principals.is_empty() {
+            return Err(ConfigError::value(
+                "principals",
+                "list at least one, or nobody can call",
+            ));
+        }
+        self.checked_apart_from_tls()
+    }
+
+    fn checked_apart_from_tls(&self) -> Result<(), ConfigError> {
+        self.check_places()?;
+        self.region()?;
+        self.check_country()?;
+        self.identities()?;
+        self.limits.check()?;
+        self.log.check()
+    }
+
+    /// The region's name.
+    ///
+    /// # Errors
+    /// [`ConfigError`] unless it is a label.
+    pub fn region(&self) -> Result<RegionName, ConfigError> {
+        self.region
+            .name
+            .parse()
+            .map_err(|err: crate::domain::ids::InvalidId| ConfigError::value("region.name", err.to_string()))
+    }
+
+    /// The principals as they are recognised.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a bad alias, role or tenant id, conflicting roles, or a certificate listed twice.
+    pub fn identities(&self) -> Result<Listed, ConfigError> {
+        let mut listed = Vec::with_capacity(self.principals.len());
+        for (at, listing) in self.principals.iter().enumerate() {
+            let principal = listing.principal(&format!("principals[{at}]"))?;
+            listed.push((listing.certificate.clone(), principal));
+        }
+        Listed::new(listed).map_err(|err: Repeated| ConfigError::value("principals", err.to_string()))
+    }
+
+    fn check_places(&self) -> Result<(), ConfigError> {
+        if self.ops_listen == Some(self.listen) && self.listen.port() != 0 {
+            return Err(ConfigError::value(
+                "ops_listen",
+                "must differ from listen, e.g. 127.0.0.1:7480",
+            ));
+        }
+        if self.root.starts_with(&self.data) {
+            return Err(ConfigError::value(
+                "root",
+                "must lie outside data, so that a backup of data never holds the keys that open it",
+            ));
+        }
+        let Store::Local(store) = &self.store;
+        if self.root.starts_with(store) {
+            return Err(ConfigError::value("root", "must lie outside store.local"));
+        }
+        Ok(())
+    }
+
+    fn check_country(&self) -> Result<(), ConfigError> {
+        let country = &self.region.country;
+        if country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase()) {
+            return Ok(());
+        }
+        Err(ConfigError::value(
+            "region.country",
+            "must be two capital letters of ISO 3166-1, e.g. MX",
+        ))
+    }
+}
+
+impl Listing {
+    fn principal(&self, key: &str) -> Result<Principal, ConfigError> {
+        if self.certificate.is_empty() {
+            return Err(ConfigError::value(
+                format!("{key}.certificate"),
+                "must be a URI or DNS name",
+            ));
+        }
+        Principal::new(&self.alias, self.roles(key)?, self.scope(key)?).map_err(|err| {
+            let field = if err == InvalidPrincipal::Alias {
+                "alias"
+            } else {
+                "roles"
+            };
+            ConfigError::value(format!("{key}.{field}"), err.to_string())
+        })
+    }
+
+    fn roles(&self, key: &str) -> Result<Vec<Role>, ConfigError> {
+        let parse = |role: &String| role.parse();
+        self.roles
+            .iter()
+            .map(parse)
+            .collect::<Result<_, crate::domain::ids::InvalidId>>()
+            .map_err(|err| ConfigError::value(format!("{key}.roles"), err.to_string()))
+    }
+
+    fn scope(&self, key: &str) -> Result<TenantScope, ConfigError> {
+        let refuse = |message: String| ConfigError::value(format!("{key}.tenants"), message);
+        match self.tenants.as_slice() {
+            [] => Err(refuse("name tenants, or write [\"*\"] for all".to_owned())),
+            [all] if all == "*" => Ok(TenantScope::All),
+            ids => ids
+                .iter()
+                .map(|id| id.parse::<TenantId>().map_err(|err| refuse(err.to_string())))
+                .collect::<Result<BTreeSet<_>, _>>()
+                .map(TenantScope::Some),
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        // A part in flight and its successor, for one upload at least.
+        at_least("memory_budget_bytes", self.memory_budget_bytes, 64 << 20)?;
+        at_least("connections", self.connections as u64, 1)?;
+        at_least("handshakes", self.handshakes as u64, 2)?;
+        at_least("handshake_seconds", self.handshake_seconds, 1)?;
+        at_least(
+            "streams_per_connection",
+            u64::from(self.streams_per_connection),
+            1,
+        )?;
+        at_least(
+            "stream_window_bytes",
+            u64::from(self.stream_window_bytes),
+            64 << 10,
+        )?;
+        // Else one slow stream could stall its connection; the protocol's own limit is 2^31 - 1.
+        at_least(
+            "connection_window_bytes",
+            u64::from(self.connection_window_bytes),
+            u64::from(self.stream_window_bytes),
+        )?;
+        at_most(
+            "connection_window_bytes",
+            u64::from(self.connection_window_bytes),
+            (1 << 31) - 1,
+        )?;
+        at_least("connection_age_seconds", self.connection_age_seconds, 60)?;
+        at_least("keepalive_seconds", self.keepalive_seconds, 1)
+    }
+}
+
+impl Log {
+    fn check(&self) -> Result<(), ConfigError> {
+        match self.level.parse::<tracing_subscriber::EnvFilter>() {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ConfigError::value(
+                "log.level",
+                "must be error, warn, info, debug or trace, or directives",
+            )),
+        }
+    }
+}
+
+fn at_least(key: &str, value: u64, least: u64) -> Result<(), ConfigError> {
+    if value >= least {
+        return Ok(());
+    }
+    Err(ConfigError::value(
+        format!("limits.{key}"),
+        format!("must be at least {least}, is {value}"),
+    ))
+}
+
+fn at_most(key: &str, value: u64, most: u64) -> Result<(), ConfigError> {
+    if value <= most {
+        return Ok(());
+    }
+    Err(ConfigError::value(
+        format!("limits.{key}"),
+        format!("must be at most {most}, is {value}"),
+    ))
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,376 @@
+//! Who calls, as what, and for which tenants.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use super::ids::{InvalidId, TenantId};
+
+macro_rules! roles {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal),* $(,)?) => {
+        /// What a principal is there for. Names are configured and logged: they never change.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Role {
+            $($(#[$doc])* $variant),*
+        }
+
+        impl Role {
+            /// Every role.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The role's stable name.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name),*
+                }
+            }
+        }
+
+        impl FromStr for Role {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Self::ALL.iter().copied().find(|role| role.name() == text).ok_or(InvalidId {
+                    what: "role",
+                    rule: concat!("one of: ", $($name, " "),*),
+                })
+            }
+        }
+    };
+}
+
+roles! {
+    /// Ingests, and never reads back.
+    Uploader => "uploader",
+    /// Reads content for its declared purposes.
+    Reader => "reader",
+    /// Reads the calls it took part in.
+    Agent => "agent",
+    /// Reads the team's calls, and corrects their descriptors.
+    Supervisor => "supervisor",
+    /// Runs tenants and retention classes.
+    TenantAdmin => "tenant-admin",
+    /// Rotates, retires and destroys keys.
+    KeyAdmin => "key-admin",
+    /// Holds, restricts, proposes erasures.
+    Compliance => "compliance",
+    /// Approves, handles the rights of the people concerned.
+    Dpo => "dpo",
+    /// Reads evidence, changes nothing.
+    Auditor => "auditor",
+    /// Sees health.
+    Support => "support",
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a call does. One per call of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// Stores content.
+    PutRecording,
+    /// Opens content.
+    ReadRecording,
+    /// Opens one descriptor.
+    GetRecord,
+    /// Opens many descriptors.
+    ListRecords,
+    /// Corrects a descriptor.
+    UpdateRecord,
+    /// Adds a tenant.
+    CreateTenant,
+    /// Shows a tenant.
+    GetTenant,
+    /// Shows the tenants in scope.
+    ListTenants,
+    /// Changes a tenant.
+    UpdateTenant,
+    /// Adds a retention class.
+    CreateRetentionClass,
+    /// Shows a tenant's retention classes.
+    ListRetentionClasses,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: &'static [Self] = &[
+        Self::PutRecording,
+        Self::ReadRecording,
+        Self::GetRecord,
+        Self::ListRecords,
+        Self::UpdateRecord,
+        Self::CreateTenant,
+        Self::GetTenant,
+        Self::ListTenants,
+        Self::UpdateTenant,
+        Self::CreateRetentionClass,
+        Self::ListRetentionClasses,
+    ];
+}
+
+/// Whether `role` may do `action` at all; tenant, purpose and state are asked after it.
+///
+/// A correction is a right of the people concerned (GDPR Art. 16), so it belongs to those who answer them: the
+/// supervisor, compliance and the DPO. An uploader could otherwise rewrite evidence that it has already handed over.
+pub fn allows(role: Role, action: Action) -> bool {
+    use Action as A;
+    match role {
+        Role::Uploader => matches!(action, A::PutRecording | A::GetTenant | A::ListRetentionClasses),
+        Role::Reader | Role::Agent => matches!(action, A::ReadRecording | A::GetRecord | A::ListRecords),
+        Role::Supervisor => {
+            matches!(
+                action,
+                A::ReadRecording | A::GetRecord | A::ListRecords | A::UpdateRecord
+            )
+        }
+        Role::TenantAdmin => matches!(
+            action,
+            A::CreateTenant
+                | A::GetTenant
+                | A::ListTenants
+                | A::UpdateTenant
+                | A::CreateRetentionClass
+                | A::ListRetentionClasses
+        ),
+        Role::KeyAdmin => matches!(action, A::GetTenant | A::ListTenants),
+        Role::Compliance | Role::Dpo => matches!(
+            action,
+            A::GetRecord
+                | A::ListRecords
+                | A::UpdateRecord
+                | A::GetTenant
+                | A::ListTenants
+                | A::ListRetentionClasses
+        ),
+        Role::Auditor => matches!(action, A::GetTenant | A::ListTenants | A::ListRetentionClasses),
+        Role::Support => false,
+    }
+}
+
+/// Roles that one principal may not hold together, with the reason. Symmetric.
+///
+/// A role's "never" would mean nothing beside a role that grants it.
+const CONFLICTS: &[(Role, &[Role], &str)] = &[
+    (Role::Uploader, READERS, "an uploader never reads back"),
+    (Role::TenantAdmin, READERS, "a tenant admin never reads content"),
+    (Role::KeyAdmin, READERS, "a key admin never reads content"),
+    (
+        Role::Compliance,
+        READERS,
+        "a compliance officer never reads content",
+    ),
+    (Role::Dpo, READERS, "a dpo reads content only within a case"),
+    (Role::Compliance, &[Role::Dpo], "who proposes never approves"),
+    (Role::Auditor, READERS, "an auditor never reads content"),
+    (
+        Role::Auditor,
+        &[
+            Role::Uploader,
+            Role::TenantAdmin,
+            Role::KeyAdmin,
+            Role::Compliance,
+            Role::Dpo,
+        ],
+        "an auditor changes nothing",
+    ),
+    (Role::Support, READERS, "support never sees content"),
+    (Role::Support, &[Role::KeyAdmin], "support never touches keys"),
+];
+
+/// The roles that open content.
+const READERS: &[Role] = &[Role::Reader, Role::Agent, Role::Supervisor];
+
+/// The tenants that a principal acts for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TenantScope {
+    /// Every tenant, also those yet to come.
+    All,
+    /// These alone.
+    Some(BTreeSet<TenantId>),
+}
+
+impl TenantScope {
+    /// Whether `tenant` is within the scope.
+    pub fn covers(&self, tenant: &TenantId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(tenants) => tenants.contains(tenant),
+        }
+    }
+}
+
+/// An authenticated caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    alias: String,
+    roles: BTreeSet<Role>,
+    scope: TenantScope,
+}
+
+impl Principal {
+    /// A caller known as `alias`, 1 to 63 lowercase letters, digits and hyphens: an opaque name that is logged.
+    ///
+    /// # Errors
+    /// [`InvalidPrincipal`] if the alias could be personal data, there is no role, or two roles conflict.
+    pub fn new(
+        alias: impl Into<String>,
+        roles: impl IntoIterator<Item = Role>,
+        scope: TenantScope,
+    ) -> Result<Self, InvalidPrincipal> {
+        let alias = alias.into();
+        let roles: BTreeSet<Role> = roles.into_iter().collect();
+        if !is_alias(&alias) {
+            return Err(InvalidPrincipal::Alias);
+        }
+        if roles.is_empty() {
+            return Err(InvalidPrincipal::NoRole);
+        }
+        match conflict(&roles) {
+            Some(conflict) => Err(conflict),
+            None => Ok(Self { alias, roles, scope }),
+        }
+    }
+
+    /// The opaque name for logs and ledger leaves.
+    pub fn alias(&self) -> &str {
+        &self.alias
+    }
+
+    /// What it is there for; never empty.
+    pub fn roles(&self) -> &BTreeSet<Role> {
+        &self.roles
+    }
+
+    /// The tenants it acts for.
+    pub fn scope(&self) -> &TenantScope {
+        &self.scope
+    }
+
+    /// Whether any of its roles may do `action`.
+    pub fn may(&self, action: Action) -> bool {
+        self.roles.iter().any(|role| allows(*role, action))
+    }
+}
+
+/// Why something is not a principal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPrincipal {
+    /// The alias is not opaque.
+    #[error("alias must be 1 to 63 lowercase letters, digits and hyphens")]
+    Alias,
+    /// It may do nothing.
+    #[error("roles must name at least one role")]
+    NoRole,
+    /// Two roles exclude each other.
+    #[error("roles {one} and {other} cannot be held together: {why}; use two certificates")]
+    Conflict {
+        /// The role that excludes.
+        one: Role,
+        /// The role that is excluded.
+        other: Role,
+        /// The rule.
+        why: &'static str,
+    },
+}
+
+fn is_alias(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn conflict(roles: &BTreeSet<Role>) -> Option<InvalidPrincipal> {
+    CONFLICTS
+        .iter()
+        .filter(|(one, _, _)| roles.contains(one))
+        .find_map(|(one, others, why)| {
+            let other = others.iter().find(|other| roles.contains(other))?;
+            Some(InvalidPrincipal::Conflict {
+                one: *one,
+                other: *other,
+                why,
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One row per role, one column per action, in the order of `Action::ALL`.
+    const TABLE: &[(&str, &str)] = &[
+        //               put read get list update | create get list update | class-create class-list
+        ("uploader", "x.....x...x"),
+        ("reader", ".xxx......."),
+        ("agent", ".xxx......."),
+        ("supervisor", ".xxxx......"),
+        ("tenant-admin", ".....xxxxxx"),
+        ("key-admin", "......xx..."),
+        ("compliance", "..xxx.xx..x"),
+        ("dpo", "..xxx.xx..x"),
+        ("auditor", "......xx..x"),
+        ("support", "..........."),
+    ];
+
+    #[test]
+    fn every_role_may_do_what_its_row_says_and_nothing_else() {
+        assert_eq!(TABLE.len(), Role::ALL.len());
+        for (name, row) in TABLE {
+            let role: Role = name.parse().unwrap();
+            assert_eq!(row.len(), Action::ALL.len(), "{name}");
+            for (action, cell) in Action::ALL.iter().zip(row.chars()) {
+                assert_eq!(allows(role, *action), cell == 'x', "{name} {action:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn role_names_are_read_back() {
+        for role in Role::ALL {
+            assert_eq!(role.name().parse::<Role>().unwrap(), *role);
+        }
+        assert!("admin".parse::<Role>().is_err());
+    }
+
+    #[test]
+    fn conflicting_roles_cannot_be_held_together() {
+        let hold = |roles: &[Role]| Principal::new("x", roles.iter().copied(), TenantScope::All);
+        for refused in [
+            [Role::KeyAdmin, Role::Reader],
+            [Role::Compliance, Role::Supervisor],
+            [Role::Compliance, Role::Dpo],
+            [Role::Auditor, Role::TenantAdmin],
+            [Role::Uploader, Role::Reader],
+        ] {
+            let err = hold(&refused).unwrap_err();
+            assert!(matches!(err, InvalidPrincipal::Conflict { .. }), "{refused:?}");
+        }
+        for fine in [
+            [Role::Reader, Role::Supervisor],
+            [Role::TenantAdmin, Role::Uploader],
+        ] {
+            assert!(hold(&fine).is_ok(), "{fine:?}");
+        }
+    }
+
+    #[test]
+    fn an_alias_cannot_be_an_address_and_roles_cannot_be_none() {
+        let new =
+            |alias: &str, roles: &[Role]| Principal::new(alias, roles.iter().copied(), TenantScope::All);
+        for bad in ["", "jane@example.com", "Jane", &"a".repeat(64)] {
+            assert_eq!(new(bad, &[Role::Reader]), Err(InvalidPrincipal::Alias), "{bad}");
+        }
+        assert_eq!(new("a", &[]), Err(InvalidPrincipal::NoRole));
+    }
+
+    #[test]
+    fn a_scope_covers_its_tenants_alone() {
+        let (one, other): (TenantId, TenantId) = ("one".parse().unwrap(), "other".parse().unwrap());
+        let scope = TenantScope::Some(BTreeSet::from([one.clone()]));
+        assert!(scope.covers(&one) && !scope.covers(&other));
+        assert!(TenantScope::All.covers(&other));
+    }
+}

@@ -1,0 +1,98 @@
+//! The API on the wire: what every service shares. The services themselves are one file each.
+
+use std::sync::Arc;
+
+use tonic::{Request, Status};
+
+use crate::{
+    access::purpose::{self, PURPOSE_KEY},
+    domain::{limits, principal::Principal, purpose::Purpose},
+    vault::{Error, Kind},
+};
+
+pub mod codec;
+pub mod schema;
+pub mod status;
+
+/// Longest message that a service decodes: a chunk of a stream and its framing.
+pub const DECODE_BYTES: usize = limits::STREAM_MESSAGE_BYTES + FRAMING_BYTES;
+/// Longest request other than a stream's chunks: a descriptor is 32 KiB.
+pub const REQUEST_BYTES: usize = 1 << 20;
+/// Tags and lengths around a chunk, generously.
+const FRAMING_BYTES: usize = 64;
+
+/// Who makes this call, as the identity layer found out.
+///
+/// # Errors
+/// `INTERNAL` (`NO_PRINCIPAL`) if the service runs without the identity layer: an assembly fault that must not pass
+/// for an anonymous caller.
+pub fn caller<T>(request: &Request<T>) -> Result<Arc<Principal>, Status> {
+    match request.extensions().get::<Arc<Principal>>() {
+        Some(principal) => Ok(Arc::clone(principal)),
+        None => Err(Error::new(Kind::Internal, "NO_PRINCIPAL", "the caller was not identified").into()),
+    }
+}
+
+/// The purpose that this call declares and must declare.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`: `PURPOSE_REQUIRED` without one; `INVALID_FIELD` for two, or one that is not of the vocabulary.
+pub fn required_purpose<T>(request: &Request<T>) -> Result<Purpose, Status> {
+    Ok(purpose::required(declared(request)?)?)
+}
+
+/// The purpose that this call may declare.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` (`INVALID_FIELD`) for two, or one that is not of the vocabulary.
+pub fn optional_purpose<T>(request: &Request<T>) -> Result<Option<Purpose>, Status> {
+    Ok(purpose::optional(declared(request)?)?)
+}
+
+fn declared<T>(request: &Request<T>) -> Result<Option<&str>, Error> {
+    let mut values = request.metadata().get_all(PURPOSE_KEY).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(Error::invalid(PURPOSE_KEY, "a call has one purpose"));
+    }
+    first
+        .map(|value| value.to_str())
+        .transpose()
+        .map_err(|_| Error::invalid(PURPOSE_KEY, "must be printable ASCII"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declaring(purposes: &[&str]) -> Request<()> {
+        let mut request = Request::new(());
+        for purpose in purposes {
+            request
+                .metadata_mut()
+                .append(PURPOSE_KEY, purpose.parse().unwrap());
+        }
+        request
+    }
+
+    #[test]
+    fn a_call_has_at_most_one_purpose() {
+        assert_eq!(
+            required_purpose(&declaring(&["CustomerCare"])).unwrap(),
+            Purpose::CustomerCare
+        );
+        assert_eq!(optional_purpose(&declaring(&[])).unwrap(), None);
+        for bad in [&[][..], &["CustomerCare", "LegalCompliance"], &["Fun"]] {
+            let status = required_purpose(&declaring(bad)).unwrap_err();
+            assert_eq!(status.code(), tonic::Code::InvalidArgument, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_without_identity_is_a_fault_not_an_anonymous_caller() {
+        assert_eq!(
+            caller(&Request::new(())).unwrap_err().code(),
+            tonic::Code::Internal
+        );
+    }
+}

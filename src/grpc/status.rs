@@ -1,0 +1,152 @@
+//! The vault's error as a gRPC status: one table.
+
+use std::{collections::HashMap, error::Error as _, fmt::Write as _, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::vault::{Error, Kind};
+
+/// Domain of every `google.rpc.ErrorInfo`.
+pub const DOMAIN: &str = "callvault";
+/// How long a caller that was turned away for load should wait.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The one table.
+pub fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::Invalid => Code::InvalidArgument,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::Forbidden => Code::PermissionDenied,
+        Kind::NotFound | Kind::Shredded => Code::NotFound,
+        Kind::Held | Kind::WrongState => Code::FailedPrecondition,
+        Kind::Conflict => Code::Aborted,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::Exhausted => Code::ResourceExhausted,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::Corrupt => Code::DataLoss,
+        Kind::Internal => Code::Internal,
+    }
+}
+
+impl From<Error> for Status {
+    /// Logs what an operator must know of, and gives the caller everything but the cause.
+    fn from(error: Error) -> Self {
+        report(&error);
+        let details = details(&error);
+        Self::with_error_details(code(error.kind), error.message, details)
+    }
+}
+
+fn details(error: &Error) -> ErrorDetails {
+    let metadata: HashMap<String, String> = error
+        .field
+        .iter()
+        .map(|field| ("field".to_owned(), field.clone()))
+        .collect();
+    let mut details = ErrorDetails::with_error_info(error.reason, DOMAIN, metadata);
+    match error.kind {
+        Kind::Held | Kind::WrongState => {
+            let subject = error.field.clone().unwrap_or_default();
+            details.add_precondition_failure_violation(error.reason, subject, error.message.clone());
+        }
+        Kind::Exhausted | Kind::Unavailable => {
+            details.set_retry_info(Some(RETRY_AFTER));
+        }
+        _ => {
+            if let Some(field) = &error.field {
+                details.add_bad_request_violation(field.clone(), error.message.clone());
+            }
+        }
+    }
+    details
+}
+
+/// Logs once the failures that are the vault's own.
+fn report(error: &Error) {
+    if matches!(error.kind, Kind::Internal | Kind::Corrupt) {
+        tracing::error!(reason = error.reason, cause = causes(error), "call failed");
+    }
+}
+
+/// The causes' texts, outermost first. Errors' texts never hold personal data; the message may name a record.
+fn causes(error: &Error) -> String {
+    let mut text = String::new();
+    let mut cause = error.source();
+    while let Some(this) = cause {
+        let separator = if text.is_empty() { "" } else { ": " };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{separator}{this}");
+        cause = this.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[(Kind, Code)] = &[
+        (Kind::Invalid, Code::InvalidArgument),
+        (Kind::Unauthenticated, Code::Unauthenticated),
+        (Kind::Forbidden, Code::PermissionDenied),
+        (Kind::NotFound, Code::NotFound),
+        (Kind::Shredded, Code::NotFound),
+        (Kind::Held, Code::FailedPrecondition),
+        (Kind::WrongState, Code::FailedPrecondition),
+        (Kind::Conflict, Code::Aborted),
+        (Kind::AlreadyExists, Code::AlreadyExists),
+        (Kind::Exhausted, Code::ResourceExhausted),
+        (Kind::Unavailable, Code::Unavailable),
+        (Kind::Corrupt, Code::DataLoss),
+        (Kind::Internal, Code::Internal),
+    ];
+
+    fn status_of(kind: Kind) -> Status {
+        let error = Error {
+            field: Some("a.b".to_owned()),
+            ..Error::new(kind, "SOME_REASON", "do this")
+        };
+        error.because(std::io::Error::other("secret cause")).into()
+    }
+
+    #[test]
+    fn every_kind_has_its_code_and_details() {
+        for (kind, code) in TABLE {
+            let status = status_of(*kind);
+            assert_eq!(status.code(), *code, "{kind:?}");
+            assert_eq!(status.message(), "do this");
+            let details = status.get_error_details();
+            let info = details.error_info().unwrap();
+            assert_eq!(
+                (info.reason.as_str(), info.domain.as_str()),
+                ("SOME_REASON", DOMAIN)
+            );
+            assert_eq!(info.metadata["field"], "a.b");
+            let retries = matches!(kind, Kind::Exhausted | Kind::Unavailable);
+            assert_eq!(details.retry_info().is_some(), retries, "{kind:?}");
+            let precondition = matches!(kind, Kind::Held | Kind::WrongState);
+            assert_eq!(details.precondition_failure().is_some(), precondition, "{kind:?}");
+            assert_eq!(
+                details.bad_request().is_some(),
+                !retries && !precondition,
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_cause_never_leaves() {
+        for (kind, _) in TABLE {
+            let status = status_of(*kind);
+            let sent = [status.message().as_bytes(), status.details()].concat();
+            assert!(!sent.windows(6).any(|w| w == b"secret"), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn operators_see_the_chain_of_causes() {
+        let error = Error::corrupt("footer").because(std::io::Error::other("inner"));
+        assert_eq!(causes(&error), "inner");
+    }
+}

@@ -1,0 +1,237 @@
+//! Everything between the socket and the services: TLS, identity, limits, health, drain.
+//!
+//! ```text
+//! TcpListener -> accept (bounded handshakes) -> Connection -> tonic -> observe -> admit -> service
+//! ```
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{net::TcpListener, sync::mpsc, task::AbortHandle, time};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+
+use crate::{access::identity::Identify, config::Limits, proto::v1::FILE_DESCRIPTOR_SET};
+
+mod accept;
+mod admit;
+mod connection;
+pub mod drain;
+mod observe;
+pub mod ops;
+pub mod pki;
+pub mod tls;
+
+pub use drain::Drain;
+pub use ops::Health;
+pub use tls::ServerTls;
+
+/// Largest HTTP/2 frame: 1 MiB instead of 16 KiB lifts an upload by half.
+const FRAME_BYTES: u32 = 1 << 20;
+/// Longest list of headers: a request has a handful of short ones.
+const HEADER_BYTES: u32 = 16 << 10;
+/// Streams that a peer may open and reset before it is shown the door (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+/// How long a ping may stay unanswered.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
+/// How long connections may take to notice that they were cut.
+const CUT_GRACE: Duration = Duration::from_secs(1);
+/// Connections between handshake and tonic.
+const HANDED_OVER: usize = 16;
+
+/// A server that is bound and not yet serving.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    ops: Option<TcpListener>,
+    limits: Limits,
+    tls: Arc<ServerTls>,
+    identify: Arc<dyn Identify>,
+    drain: Drain,
+    health: Health,
+    metrics: Option<PrometheusHandle>,
+}
+
+/// Where to listen.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// The API.
+    pub api: SocketAddr,
+    /// Health and metrics, in plain HTTP.
+    pub ops: Option<SocketAddr>,
+}
+
+impl Server {
+    /// Binds the ports, so that the addresses are known before anything is served.
+    ///
+    /// # Errors
+    /// [`ServeError::Bind`], naming the address.
+    pub async fn bind(
+        addresses: Addresses,
+        limits: Limits,
+        tls: Arc<ServerTls>,
+        identify: Arc<dyn Identify>,
+        drain: Drain,
+    ) -> Result<Self, ServeError> {
+        let ops = match addresses.ops {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let listener = bind(addresses.api).await?;
+        let health = Health::new().await;
+        Ok(Self {
+            listener,
+            ops,
+            limits,
+            tls,
+            identify,
+            drain,
+            health,
+            metrics: None,
+        })
+    }
+
+    /// Shows what this process collects at `/metrics`.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: PrometheusHandle) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Where the API listens; the port that was chosen if 0 was asked for.
+    ///
+    /// # Errors
+    /// [`io::Error`] if the system does not know.
+    pub fn api_address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where health and metrics are served.
+    ///
+    /// # Errors
+    /// [`io::Error`] if the system does not know.
+    pub fn ops_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.ops.as_ref().map(TcpListener::local_addr).transpose()
+    }
+
+    /// For whoever must tell that the vault cannot take calls.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Serves until the drain is over: at the latest its deadline and a second after it began.
+    ///
+    /// # Errors
+    /// [`ServeError`] if the server cannot run at all; nothing that a caller does ends it.
+    pub async fn run(self, services: Routes) -> Result<(), ServeError> {
+        let Self {
+            listener,
+            ops,
+            limits,
+            tls,
+            identify,
+            drain,
+            health,
+            metrics,
+        } = self;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let routes = services
+            .add_service(health.api_service())
+            .add_service(reflection)
+            .prepare();
+        let _ops = ops.map(|ops| Background::run(ops::serve(ops, health.clone(), metrics)));
+        let _stop = Background::run(stop_health(health.clone(), drain.clone()));
+        let (out, incoming) = mpsc::channel(HANDED_OVER);
+        let _accept = Background::run(accept::Acceptor::new(tls, drain.clone(), &limits, out).run(listener));
+
+        health.tell(true).await;
+        let serve = http2(&limits)
+            .layer(observe::ObserveLayer)
+            .layer(admit::AdmitLayer(identify))
+            .serve_with_incoming_shutdown(routes, ReceiverStream::new(incoming), drain.when_begun());
+        tokio::pin!(serve);
+        tokio::select! {
+            served = &mut serve => return Ok(served?),
+            () = overdue(&drain, limits.drain_deadline()) => {}
+        }
+        tracing::warn!("the drain is over; calls that still run are cut");
+        drain.cut();
+        // A connection that does not notice in time dies with the process.
+        let _ = time::timeout(CUT_GRACE, serve).await;
+        Ok(())
+    }
+}
+
+/// tonic's settings. What is not set here is unlimited, or as small as in 2015.
+fn http2(limits: &Limits) -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .max_frame_size(FRAME_BYTES)
+        .initial_stream_window_size(limits.stream_window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes)
+        .max_concurrent_streams(limits.streams_per_connection)
+        .http2_keepalive_interval(Some(Duration::from_secs(limits.keepalive_seconds)))
+        .http2_keepalive_timeout(Some(PING_DEADLINE))
+        .http2_max_header_list_size(HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        // Without a grace: with one, tonic 0.14 waits for age and grace, then cuts without a GOAWAY.
+        .max_connection_age(Duration::from_secs(limits.connection_age_seconds))
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Bind { address, source })
+}
+
+async fn stop_health(health: Health, drain: Drain) {
+    drain.when_begun().await;
+    health.stop().await;
+}
+
+/// Returns when the drain has taken too long, or was cut short.
+async fn overdue(drain: &Drain, deadline: Duration) {
+    drain.when_begun().await;
+    tokio::select! {
+        () = time::sleep(deadline) => {}
+        () = drain.when_cut() => {}
+    }
+}
+
+/// A task that ends with its owner.
+struct Background(AbortHandle);
+
+impl Background {
+    fn run(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task).abort_handle())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Why the server cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The port is taken or may not be used.
+    #[error("cannot listen; is something else listening there? address={address}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The descriptors that were compiled in are broken.
+    #[error("reflection cannot be served")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// HTTP/2 cannot be served.
+    #[error("the server failed")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+#[cfg(test)]
+mod tests;
