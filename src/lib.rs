@@ -6,17 +6,18 @@
 
 pub mod access;
 pub mod blob;
-pub mod crypto;
 pub mod config;
+pub mod crypto;
 pub mod domain;
 pub mod grpc;
 pub mod index;
+pub mod keys;
+pub mod ledger;
 pub mod server;
 pub mod telemetry;
-pub mod vault;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod ledger;
+pub mod vault;
 
 /// Generated from `proto/`.
 #[allow(

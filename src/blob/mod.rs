@@ -1,5 +1,6 @@
 //! Stored objects: what a store promises ([`store`]), how it is held to it ([`suite`]), and the stores themselves.
 
+pub mod format;
 pub mod local;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]

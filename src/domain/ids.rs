@@ -103,11 +103,6 @@ uuid_id!(
     IndexId,
     "index_id"
 );
-uuid_id!(
-    /// One stored object under `blobs/`.
-    BlobId,
-    "blob_id"
-);
 
 macro_rules! name_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $max:literal, $rule:literal, $ok:expr) => {

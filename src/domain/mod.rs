@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod ids;
 pub mod limits;
+pub mod media;
 pub mod principal;
 pub mod purpose;
 pub mod record;

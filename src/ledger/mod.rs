@@ -2,4 +2,6 @@
 //!
 //! [`log`] keeps bytes in append-only Merkle logs in the bucket; what the bytes mean is not its business.
 
+pub mod leaf;
 pub mod log;
+pub mod outbox;

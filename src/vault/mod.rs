@@ -1,5 +1,90 @@
 //! The use cases, one file each.
 
+mod adopt;
+mod apply;
+pub mod budget;
+mod descriptor;
 pub mod error;
+mod get;
+mod keystore;
+mod list;
+mod open;
+mod put;
+mod record;
+mod replay;
+mod rows;
+mod tenant;
+mod terms;
+mod update;
+mod verify;
 
+use std::sync::Arc;
+
+use crate::{
+    blob::store::BlobStore,
+    domain::{
+        clock::{Clock, Rng},
+        ids::{RegionName, VaultId},
+    },
+    index::Index,
+    keys::{Keys, Realm},
+    ledger::outbox::Ledger,
+};
+
+pub use budget::Budget;
 pub use error::{Error, Kind};
+pub use get::{ContentRange, Reading};
+pub use list::{ListPage, Order};
+pub use open::{OpenError, Opened, VaultSettings};
+pub use put::{Closing, Draft, Put, PutSpec};
+pub use record::Name;
+pub use replay::Replayed;
+pub use tenant::{TenantChange, TenantPage};
+pub use update::{DescriptorChange, UpdateSpec};
+pub use verify::{Finding, Report};
+
+/// A vault that is open: one region, one bucket, one index.
+#[derive(Debug)]
+pub struct Vault {
+    realm: Realm,
+    node: u32,
+    store: Arc<dyn BlobStore>,
+    index: Arc<dyn Index>,
+    ledger: Arc<Ledger>,
+    keys: Arc<Keys>,
+    rows: rows::RowCodec,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    budget: Budget,
+    under_way: put::UnderWay,
+}
+
+impl Vault {
+    /// Which vault this is.
+    pub fn id(&self) -> &VaultId {
+        &self.realm.vault
+    }
+
+    /// Where it is.
+    pub fn region(&self) -> &RegionName {
+        &self.realm.region
+    }
+
+    /// What may be in flight.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// The time, as this vault sees it.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Ships every queued leaf now.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] if the bucket does not take them; they stay queued.
+    pub async fn settle(&self) -> Result<(), Error> {
+        Ok(self.ledger.ship().await?)
+    }
+}

@@ -35,6 +35,33 @@ pub struct Piece {
 }
 
 impl Piece {
+    /// Cuts off at most `segments` segments (at least one) to be read first; what is left, if anything, comes after it.
+    pub fn split(self, segments: u32) -> (Self, Option<Self>) {
+        if self.segments <= segments {
+            return (self, None);
+        }
+        let cut = u64::from(self.first_segment + segments);
+        let first = u64::from(self.first_segment);
+        let len = segment_start(cut) - segment_start(first);
+        let take = (text_start(cut) - text_start(first) - self.skip).min(self.take);
+        let head = Self {
+            segments,
+            len,
+            take,
+            ..self
+        };
+        let rest = Self {
+            first_segment: self.first_segment + segments,
+            segments: self.segments - segments,
+            offset: self.offset + len,
+            len: self.len - len,
+            skip: 0,
+            take: self.take - take,
+            ..self
+        };
+        (head, Some(rest))
+    }
+
     /// Opens the ciphertext of this piece and gives the wanted plaintext, `take` bytes in all.
     ///
     /// # Errors

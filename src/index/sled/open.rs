@@ -70,7 +70,7 @@ fn await_lock(lock: &File) {
         }
     }
     // Closing the handle would do as well, but not before the caller has dropped it.
-    drop(flock(lock, FlockOperation::Unlock));
+    let _ = flock(lock, FlockOperation::Unlock);
 }
 
 /// Makes the files themselves durable: sled writes their content, not their names.

@@ -29,6 +29,7 @@ const READ_AHEAD: usize = 4;
 /// Entries appended later are not seen; partial tiles pruned later are read from the full ones.
 #[derive(Debug)]
 pub struct LogReader {
+    name: LogName,
     objects: Objects,
     signed: SignedHead,
     tiles: Tiles,
@@ -57,6 +58,7 @@ impl LogReader {
         }
         let tiles = Tiles::new(signed.unverified());
         Ok(Some(Self {
+            name,
             objects,
             signed,
             tiles,
@@ -69,6 +71,11 @@ impl LogReader {
     /// [`LogError::Signature`].
     pub fn verify_signature(&self, public_key: [u8; 32]) -> Result<(), LogError> {
         self.signed.verify(&public_key).map(drop)
+    }
+
+    /// The log that is read.
+    pub fn name(&self) -> &LogName {
+        &self.name
     }
 
     /// The head that everything read is traced to.

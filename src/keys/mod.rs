@@ -1,0 +1,310 @@
+//! The life of keys: root epochs, region and tenant pages, tenant keys, and who may still open what.
+//!
+//! ```text
+//! epoch key -> region page slot -> tenant key -> tenant page slot -> DEK
+//! ```
+
+pub mod cache;
+pub mod file;
+pub mod provider;
+pub mod region;
+pub mod store;
+pub mod tenant;
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use crate::{
+    crypto::{
+        CryptoError,
+        page::{PageState, SLOTS},
+        secret::SlotKey,
+    },
+    domain::{
+        clock::{Clock, Rng, RngFailed},
+        ids::{PageId, RegionName, RetentionClassId, TenantId, VaultId},
+    },
+};
+
+use cache::{Cache, Leases};
+use provider::ProviderError;
+use region::RegionKeys;
+use store::{KeyStore, KeyStoreError, StoredPage, StoredTenantKey};
+use tenant::{NewTenant, TenantKeys};
+
+/// Slots taken from a page in one durable step; a crash loses at most this many.
+const LEASE_SLOTS: u16 = 64;
+/// Retention class of the page that settings take their slots from.
+pub const SETTINGS_CLASS: &str = "";
+
+/// Why a key is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// There is no such tenant, version or page.
+    #[error("no such key what={0}")]
+    Unknown(&'static str),
+    /// The slot was punctured: what it wrapped is gone for good.
+    #[error("the slot was punctured")]
+    Punctured,
+    /// Stored key material failed authentication.
+    #[error("key material failed authentication what={0}")]
+    Corrupt(&'static str),
+    /// The root provider failed.
+    #[error("the root provider failed")]
+    Provider(#[from] ProviderError),
+    /// Rows or leaves could not be read or written.
+    #[error("the key store failed")]
+    Store(#[from] KeyStoreError),
+    /// No randomness.
+    #[error(transparent)]
+    Rng(#[from] RngFailed),
+}
+
+impl KeyError {
+    /// Names what failed to open.
+    fn opening(what: &'static str) -> impl Fn(CryptoError) -> Self {
+        move |error| match error {
+            CryptoError::PuncturedSlot => Self::Punctured,
+            CryptoError::Rng(_) => Self::Rng(RngFailed),
+            _ => Self::Corrupt(what),
+        }
+    }
+}
+
+/// Who the keys belong to; part of every wrap's context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Realm {
+    /// The vault.
+    pub vault: VaultId,
+    /// Its region.
+    pub region: RegionName,
+}
+
+/// A slot that wraps nothing yet, and its key. Used at most once.
+#[derive(Debug)]
+pub struct FreshSlot {
+    /// The page.
+    pub page: PageId,
+    /// The slot in it.
+    pub slot: u16,
+    /// Its key.
+    pub key: SlotKey,
+}
+
+/// The keys of a region, opened as they are needed.
+#[derive(Debug)]
+pub struct Keys {
+    realm: Realm,
+    region: Arc<RegionKeys>,
+    store: Arc<dyn KeyStore>,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    cache: Cache,
+    leases: Leases,
+    region_lease: Mutex<()>,
+}
+
+impl Keys {
+    /// Keys over an opened region.
+    pub fn new(
+        realm: Realm,
+        region: Arc<RegionKeys>,
+        store: Arc<dyn KeyStore>,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) -> Self {
+        let cache = Cache::new(Arc::clone(&clock));
+        Self {
+            realm,
+            region,
+            store,
+            clock,
+            rng,
+            cache,
+            leases: Leases::default(),
+            region_lease: Mutex::default(),
+        }
+    }
+
+    /// The region's own keys.
+    pub fn region(&self) -> &RegionKeys {
+        &self.region
+    }
+
+    /// Makes everything that a new tenant needs, sealed, without storing it. Takes one slot of a region page.
+    ///
+    /// # Errors
+    /// [`KeyError::Store`] if no region page could be had or published.
+    pub async fn new_tenant(&self, tenant: &TenantId) -> Result<NewTenant, KeyError> {
+        let slot = self.fresh_region_slot().await?;
+        NewTenant::generate(&self.realm, tenant, &slot, self.clock.now(), &*self.rng)
+    }
+
+    /// The opened keys of a tenant: its current version and its keyring.
+    ///
+    /// # Errors
+    /// [`KeyError::Unknown`] if there is no such tenant; [`KeyError::Corrupt`] if its rows do not authenticate.
+    pub async fn tenant(&self, tenant: &TenantId) -> Result<Arc<TenantKeys>, KeyError> {
+        let stored = self
+            .store
+            .tenant_keyring(tenant)
+            .await?
+            .ok_or(KeyError::Unknown("tenant"))?;
+        if let Some(keys) = self.cache.tenant(tenant, stored.key_version) {
+            return Ok(keys);
+        }
+        let wrapped = self
+            .store
+            .tenant_key(tenant, stored.key_version)
+            .await?
+            .ok_or(KeyError::Unknown("tenant key"))?;
+        let key = self.open_tenant_key(tenant, &wrapped).await?;
+        let keys = Arc::new(TenantKeys::open(
+            &self.realm,
+            tenant,
+            stored.key_version,
+            &key,
+            &stored.sealed,
+        )?);
+        self.cache.put_tenant(tenant, Arc::clone(&keys));
+        Ok(keys)
+    }
+
+    /// A slot of the page that this class and month (yyyymm) are filling; begins a page when there is none or it is full.
+    ///
+    /// # Errors
+    /// [`KeyError::Store`] if a reservation or a new page could not be made durable.
+    pub async fn fresh_slot(
+        &self,
+        tenant: &TenantId,
+        class: Option<&RetentionClassId>,
+        month: u32,
+    ) -> Result<FreshSlot, KeyError> {
+        let class = class.map_or(SETTINGS_CLASS, RetentionClassId::as_str);
+        let lease = self.leases.of(tenant, class, month);
+        let mut lease = lease.lock().await;
+        loop {
+            if let Some((page, slot)) = lease.take() {
+                let state = self.page(tenant, &page).await?;
+                let key = state.slot_key(slot).map_err(KeyError::opening("page"))?;
+                return Ok(FreshSlot { page, slot, key });
+            }
+            match self.store.reserve(tenant, class, month, LEASE_SLOTS).await? {
+                Some(reserved) => lease.renew(reserved),
+                None => self.begin_page(tenant, class, month).await?,
+            }
+        }
+    }
+
+    /// The key of a slot that wraps something.
+    ///
+    /// # Errors
+    /// [`KeyError::Punctured`] if it was punctured; [`KeyError::Unknown`] if there is no such page.
+    pub async fn slot_key(&self, tenant: &TenantId, page: &PageId, slot: u16) -> Result<SlotKey, KeyError> {
+        self.page(tenant, page)
+            .await?
+            .slot_key(slot)
+            .map_err(KeyError::opening("page"))
+    }
+
+    async fn page(&self, tenant: &TenantId, page: &PageId) -> Result<Arc<PageState>, KeyError> {
+        let stored = self
+            .store
+            .page(tenant, page)
+            .await?
+            .ok_or(KeyError::Unknown("page"))?;
+        if let Some(state) = self.cache.page(tenant, page, stored.generation) {
+            return Ok(state);
+        }
+        let keys = self.tenant_at(tenant, stored.key_version).await?;
+        let state = Arc::new(keys.open_page(&self.realm, tenant, page, &stored)?);
+        self.cache
+            .put_page(tenant, page, stored.generation, Arc::clone(&state));
+        Ok(state)
+    }
+
+    /// A version of a tenant's key, current or not yet destroyed.
+    async fn tenant_at(&self, tenant: &TenantId, version: u64) -> Result<Arc<TenantKeys>, KeyError> {
+        let current = self.tenant(tenant).await?;
+        if current.version() == version {
+            return Ok(current);
+        }
+        let wrapped = self
+            .store
+            .tenant_key(tenant, version)
+            .await?
+            .ok_or(KeyError::Unknown("tenant key"))?;
+        let key = self.open_tenant_key(tenant, &wrapped).await?;
+        Ok(Arc::new(current.at_version(version, &key)?))
+    }
+
+    async fn begin_page(&self, tenant: &TenantId, class: &str, month: u32) -> Result<(), KeyError> {
+        let keys = self.tenant(tenant).await?;
+        let page = PageId::mint(self.clock.now(), &*self.rng)?;
+        let stored = keys.new_page(&self.realm, tenant, &page, class, month, &*self.rng)?;
+        Ok(self.store.publish(tenant, &page, stored).await?)
+    }
+
+    async fn open_tenant_key(
+        &self,
+        tenant: &TenantId,
+        wrapped: &StoredTenantKey,
+    ) -> Result<crate::crypto::secret::TenantKey, KeyError> {
+        let slot = self.region_page(&wrapped.region_page).await?;
+        let slot_key = slot
+            .slot_key(wrapped.slot)
+            .map_err(KeyError::opening("region page"))?;
+        tenant::open_key(&self.realm, tenant, wrapped, &slot_key)
+    }
+
+    async fn fresh_region_slot(&self) -> Result<FreshSlot, KeyError> {
+        let _one_at_a_time = self.region_lease.lock().await;
+        loop {
+            if let Some((page, slot)) = self.store.reserve_region().await? {
+                let state = self.region_page(&page).await?;
+                let key = state.slot_key(slot).map_err(KeyError::opening("region page"))?;
+                return Ok(FreshSlot { page, slot, key });
+            }
+            let page = PageId::mint(self.clock.now(), &*self.rng)?;
+            let stored = self.region.new_page(&self.realm, &page, &*self.rng)?;
+            self.store.publish_region(&page, stored).await?;
+        }
+    }
+
+    async fn region_page(&self, page: &PageId) -> Result<Arc<PageState>, KeyError> {
+        let stored = self
+            .store
+            .region_page(page)
+            .await?
+            .ok_or(KeyError::Unknown("region page"))?;
+        if let Some(state) = self.cache.region_page(page, stored.generation) {
+            return Ok(state);
+        }
+        let state = Arc::new(self.region.open_page(&self.realm, page, &stored)?);
+        self.cache
+            .put_region_page(page, stored.generation, Arc::clone(&state));
+        Ok(state)
+    }
+}
+
+/// A sealed page of `what` for whoever publishes it.
+fn fresh_page(
+    seal: impl FnOnce(&[u8]) -> Result<Vec<u8>, CryptoError>,
+    key_version: u64,
+    class: &str,
+    month: u32,
+    rng: &dyn Rng,
+) -> Result<StoredPage, KeyError> {
+    let state = PageState::generate(rng).map_err(KeyError::opening("page"))?;
+    let sealed_state = seal(state.to_bytes().expose()).map_err(KeyError::opening("page"))?;
+    Ok(StoredPage {
+        generation: 1,
+        key_version,
+        sealed_state,
+        retention_class: class.to_owned(),
+        month,
+    })
+}
+
+const _: () = assert!(LEASE_SLOTS <= SLOTS);

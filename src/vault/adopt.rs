@@ -1,0 +1,116 @@
+//! Blobs that no log names: adopted after a loss of the index, quarantined as orphans otherwise.
+
+use crate::{
+    blob::{
+        format,
+        store::{ByteRange, ObjectInfo, ObjectKey, StoreError},
+    },
+    domain::limits,
+    index::Key,
+};
+
+use super::{Error, Kind, OpenError, Vault, record::BlobName, replay::Replayed};
+
+const BLOBS: &str = "blobs/";
+/// Where orphans go; a lifecycle rule of the bucket, or an operator, removes them from there.
+const QUARANTINE: &str = "quarantine/";
+const PAGE: usize = 1_000;
+
+/// What a run of the orphan task did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orphans {
+    /// Blobs moved to quarantine.
+    pub quarantined: u64,
+    /// Multipart uploads older than an upload may live, aborted.
+    pub aborted: u64,
+}
+
+impl Vault {
+    /// Indexes and logs every authentic blob that has no row. Runs after a replay, before the orphan task may.
+    pub(super) async fn adopt_unlogged(&self, replayed: &mut Replayed) -> Result<(), OpenError> {
+        let mut next = None;
+        loop {
+            let page = self.store.list(BLOBS, false, next.as_deref(), PAGE).await?;
+            for object in page.objects {
+                if self.is_known(&object.key).await?
+                    || replayed.broken.iter().any(|b| b == object.key.as_str())
+                {
+                    continue;
+                }
+                match self.adopt(&object).await {
+                    Ok(records) => replayed.adopted += records,
+                    Err(error)
+                        if matches!(error.kind, Kind::Corrupt | Kind::AlreadyExists | Kind::NotFound) =>
+                    {
+                        tracing::warn!(object = %object.key, reason = error.reason, "a blob without a leaf is not adopted");
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            match page.next {
+                Some(token) => next = Some(token),
+                None => return Ok(self.settle().await?),
+            }
+        }
+    }
+
+    async fn adopt(&self, object: &ObjectInfo) -> Result<u64, Error> {
+        let (footer, footer_sha256) = self.read_footer(&object.key).await?;
+        let blob = BlobName {
+            object_key: object.key.to_string(),
+            object_version: String::new(),
+            footer_sha256,
+        };
+        let descriptors = self.open_descriptors(&footer, &blob.object_key).await?;
+        let actor = crate::ledger::leaf::SYSTEM;
+        self.index_put(actor, &footer, &blob, object.length, &descriptors, true)
+            .await?;
+        Ok(footer.entries.len() as u64)
+    }
+
+    /// Whether the index names this blob, by its first record.
+    async fn is_known(&self, object: &ObjectKey) -> Result<bool, Error> {
+        let Some((tenant, first)) = format::parse_object_key(object) else {
+            return Ok(false);
+        };
+        Ok(self.index.get(&Key::Record(tenant, first)).await?.is_some())
+    }
+
+    /// Moves blobs that are older than an upload may live and that nothing names to quarantine, and aborts uploads of that age.
+    ///
+    /// # Errors
+    /// What store or index answered; what was moved stays moved. Idempotent.
+    pub async fn collect_orphans(&self) -> Result<Orphans, Error> {
+        let mut done = Orphans::default();
+        let oldest = self.clock.now().plus_micros(-limits::ORPHAN_MICROS).micros();
+        for (key, upload, began) in self.store.uploads(BLOBS).await? {
+            if began < oldest {
+                self.store.abort(&key, &upload).await?;
+                done.aborted += 1;
+            }
+        }
+        let mut next = None;
+        loop {
+            let page = self.store.list(BLOBS, false, next.as_deref(), PAGE).await?;
+            for object in page.objects.iter().filter(|o| o.modified_micros < oldest) {
+                if !self.is_known(&object.key).await? {
+                    self.quarantine(&object.key).await?;
+                    done.quarantined += 1;
+                }
+            }
+            match page.next {
+                Some(token) => next = Some(token),
+                None => return Ok(done),
+            }
+        }
+    }
+
+    async fn quarantine(&self, object: &ObjectKey) -> Result<(), Error> {
+        let away = ObjectKey::parse(&format!("{QUARANTINE}{object}"))?;
+        let bytes = self.store.get(object, ByteRange::Full).await?.bytes;
+        match self.store.put(&away, bytes).await {
+            Ok(_) | Err(StoreError::AlreadyExists) => Ok(self.store.delete(object).await?),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

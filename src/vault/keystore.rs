@@ -1,0 +1,212 @@
+//! Key rows over the index, key leaves over the ledger.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{
+    domain::{
+        clock::Clock,
+        ids::{PageId, TenantId},
+    },
+    index::{Change, Expect, Index, IndexError, Key, Scope},
+    keys::store::{KeyStore, KeyStoreError, Reserved, StoredKeyring, StoredPage, StoredTenantKey},
+    ledger::{
+        leaf,
+        outbox::{Ledger, Until},
+    },
+    proto::storage::{OpenPageRow, PageRow, TenantKeyRow, TenantRow, state_leaf::Body},
+};
+
+use super::{apply, rows::RowCodec};
+
+/// Slots of a page.
+const SLOTS: u32 = crate::crypto::page::SLOTS as u32;
+
+#[derive(Debug)]
+pub(crate) struct IndexKeyStore {
+    pub(crate) index: Arc<dyn Index>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) rows: RowCodec,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl IndexKeyStore {
+    async fn read<M: prost::Message + Default>(&self, key: &Key) -> Result<Option<M>, KeyStoreError> {
+        let Some(value) = self.index.get(key).await.map_err(unavailable)? else {
+            return Ok(None);
+        };
+        self.rows
+            .open(key, &value)
+            .map(Some)
+            .map_err(|_| KeyStoreError::Corrupt)
+    }
+
+    /// Takes up to `count` slots of the page behind `open`, durably.
+    async fn take(&self, open: Key, count: u32) -> Result<Option<Reserved>, KeyStoreError> {
+        loop {
+            let Some(value) = self.index.get(&open).await.map_err(unavailable)? else {
+                return Ok(None);
+            };
+            let row: OpenPageRow = self
+                .rows
+                .open(&open, &value)
+                .map_err(|_| KeyStoreError::Corrupt)?;
+            if row.next_slot >= SLOTS {
+                return Ok(None);
+            }
+            let end = (row.next_slot + count).min(SLOTS);
+            let taken = OpenPageRow {
+                page_id: row.page_id.clone(),
+                next_slot: end,
+            };
+            let change = Change {
+                expect: vec![Expect::Equals(open.clone(), value)],
+                put: vec![self.rows.row(open.clone(), &taken)],
+                ..Change::default()
+            };
+            match self.index.commit(change).await {
+                Ok(_) => {
+                    let page = PageId::from_slice(&row.page_id).map_err(|_| KeyStoreError::Corrupt)?;
+                    let slot = |n: u32| u16::try_from(n).map_err(|_| KeyStoreError::Corrupt);
+                    return Ok(Some(Reserved {
+                        page,
+                        slots: slot(row.next_slot)?..slot(end)?,
+                    }));
+                }
+                Err(IndexError::Expectation(_)) => {}
+                Err(error) => return Err(unavailable(error)),
+            }
+        }
+    }
+
+    async fn append(&self, change: Change) -> Result<(), KeyStoreError> {
+        self.ledger
+            .commit(change, Until::Shipped)
+            .await
+            .map(|_| ())
+            .map_err(unavailable)
+    }
+}
+
+#[async_trait]
+impl KeyStore for IndexKeyStore {
+    async fn tenant_keyring(&self, tenant: &TenantId) -> Result<Option<StoredKeyring>, KeyStoreError> {
+        let row: Option<TenantRow> = self.read(&Key::Tenant(tenant.clone())).await?;
+        Ok(row.map(|r| StoredKeyring {
+            key_version: r.current_key_version,
+            sealed: r.sealed_keyring.into(),
+        }))
+    }
+
+    async fn tenant_key(
+        &self,
+        tenant: &TenantId,
+        version: u64,
+    ) -> Result<Option<StoredTenantKey>, KeyStoreError> {
+        let row: Option<TenantKeyRow> = self.read(&Key::TenantKey(tenant.clone(), version)).await?;
+        row.and_then(|r| r.key)
+            .map(|k| apply::stored_tenant_key(&k).ok_or(KeyStoreError::Corrupt))
+            .transpose()
+    }
+
+    async fn page(&self, tenant: &TenantId, page: &PageId) -> Result<Option<StoredPage>, KeyStoreError> {
+        Ok(self
+            .read::<PageRow>(&Key::Page(tenant.clone(), *page))
+            .await?
+            .map(stored_page))
+    }
+
+    async fn region_page(&self, page: &PageId) -> Result<Option<StoredPage>, KeyStoreError> {
+        Ok(self
+            .read::<PageRow>(&Key::RegionPage(*page))
+            .await?
+            .map(stored_page))
+    }
+
+    async fn reserve(
+        &self,
+        tenant: &TenantId,
+        class: &str,
+        month: u32,
+        count: u16,
+    ) -> Result<Option<Reserved>, KeyStoreError> {
+        self.take(
+            Key::OpenPage(tenant.clone(), class.to_owned(), month),
+            u32::from(count),
+        )
+        .await
+    }
+
+    async fn reserve_region(&self) -> Result<Option<(PageId, u16)>, KeyStoreError> {
+        let taken = self.take(Key::Meta(apply::OPEN_REGION_PAGE), 1).await?;
+        Ok(taken.map(|r| (r.page, r.slots.start)))
+    }
+
+    async fn publish(
+        &self,
+        tenant: &TenantId,
+        page: &PageId,
+        stored: StoredPage,
+    ) -> Result<(), KeyStoreError> {
+        let body = apply::tenant_page_leaf(page, &stored);
+        let open = Key::OpenPage(tenant.clone(), stored.retention_class.clone(), stored.month);
+        let change = Change {
+            expect: vec![Expect::Absent(Key::Page(tenant.clone(), *page))],
+            put: vec![
+                apply::tenant_page(&self.rows, tenant, &body).ok_or(KeyStoreError::Corrupt)?,
+                self.rows.row(
+                    open,
+                    &OpenPageRow {
+                        page_id: page.as_bytes().to_vec().into(),
+                        next_slot: 0,
+                    },
+                ),
+            ],
+            leaves: vec![leaf::draft(
+                Scope::Tenant(tenant.clone()),
+                leaf::SYSTEM,
+                self.clock.now(),
+                Body::TenantPageSealed(body),
+            )],
+            ..Change::default()
+        };
+        self.append(change).await
+    }
+
+    async fn publish_region(&self, page: &PageId, stored: StoredPage) -> Result<(), KeyStoreError> {
+        let body = apply::region_page_leaf(page, &stored);
+        let open = OpenPageRow {
+            page_id: page.as_bytes().to_vec().into(),
+            next_slot: 0,
+        };
+        let change = Change {
+            put: vec![
+                apply::region_page(&self.rows, &body).ok_or(KeyStoreError::Corrupt)?,
+                self.rows.row(Key::Meta(apply::OPEN_REGION_PAGE), &open),
+            ],
+            leaves: vec![leaf::draft(
+                Scope::Region,
+                leaf::SYSTEM,
+                self.clock.now(),
+                Body::RegionPageSealed(body),
+            )],
+            ..Change::default()
+        };
+        self.append(change).await
+    }
+}
+
+fn stored_page(row: PageRow) -> StoredPage {
+    StoredPage {
+        generation: row.generation,
+        key_version: row.key_version,
+        sealed_state: row.sealed_state.into(),
+        retention_class: row.retention_class,
+        month: row.month,
+    }
+}
+
+fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> KeyStoreError {
+    KeyStoreError::Unavailable(Box::new(error))
+}

@@ -1,0 +1,252 @@
+//! Records are found: the narrowest index that the query allows, then what is sealed is opened and compared.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use prost::Message;
+
+use crate::{
+    crypto::{blind, context::Context},
+    domain::{
+        clock::Timestamp,
+        ids::{RecordId, TenantId},
+        purpose::Purpose,
+        record::{Query, Record},
+    },
+    index::{Key, Range, Scan, key::Number},
+    proto::storage::PageToken,
+};
+
+use super::{Error, Vault, record::may_see, terms};
+
+/// Rows looked at for one page: a query that matches little answers with a short page and a token, not with a long wait.
+const ROWS_PER_PAGE: usize = 5_000;
+/// Rows read at once.
+const BATCH: usize = 256;
+const MAC_LEN: usize = 16;
+
+/// In which order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Latest start first.
+    #[default]
+    NewestFirst,
+    /// Earliest start first.
+    OldestFirst,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug)]
+pub struct ListPage {
+    /// Records that match, in order.
+    pub records: Vec<Record>,
+    /// Pass to the next call; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// Which rows a query reads.
+#[derive(Clone, Copy, Debug)]
+enum Through {
+    Time,
+    Conversation(Number),
+    Subject(Number),
+}
+
+impl Vault {
+    /// Finds records that match and may be seen for this purpose.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](super::Kind) for a token that this vault did not give for this query and order.
+    pub async fn list(
+        &self,
+        tenant: &TenantId,
+        query: &Query,
+        order: Order,
+        size: usize,
+        token: Option<&str>,
+        purpose: Purpose,
+    ) -> Result<ListPage, Error> {
+        self.active_tenant(tenant).await?;
+        let stated = state_query(tenant, query, order);
+        let after = token.map(|token| self.open_token(token, &stated)).transpose()?;
+        let Some(through) = self.narrowest(tenant, query).await? else {
+            return Ok(ListPage {
+                records: Vec::new(),
+                next: None,
+            });
+        };
+        let mut page = ListPage {
+            records: Vec::new(),
+            next: None,
+        };
+        let mut after = after.map(|(start, record)| through.key(tenant, start, record));
+        let mut seen = 0;
+        loop {
+            let scan = Scan {
+                range: through.range(tenant, query),
+                reverse: order == Order::NewestFirst,
+                after: after.clone(),
+                limit: BATCH.min(size.max(1) * 2),
+            };
+            let keys: Vec<Key> = self
+                .index
+                .scan(&scan)
+                .await?
+                .into_iter()
+                .map(|row| row.key)
+                .collect();
+            let exhausted = keys.len() < scan.limit;
+            seen += keys.len();
+            for (key, record) in self.open_batch(tenant, keys).await? {
+                if page.records.len() == size {
+                    page.next = after
+                        .as_ref()
+                        .and_then(position)
+                        .map(|at| self.seal_token(at, &stated));
+                    return Ok(page);
+                }
+                page.records
+                    .extend(record.filter(|r| query.matches(r) && may_see(r, purpose)));
+                after = Some(key);
+            }
+            if exhausted {
+                return Ok(page);
+            }
+            if seen >= ROWS_PER_PAGE {
+                page.next = after
+                    .as_ref()
+                    .and_then(position)
+                    .map(|at| self.seal_token(at, &stated));
+                return Ok(page);
+            }
+        }
+    }
+
+    /// The index to read, or `None` if the query names somebody that nobody knows.
+    async fn narrowest(&self, tenant: &TenantId, query: &Query) -> Result<Option<Through>, Error> {
+        let keys = self.keys.tenant(tenant).await?;
+        let key = keys.index_key();
+        let (blind, through): (_, fn(Number) -> Through) = if let Some(subject) = &query.subject {
+            (terms::subject(key, subject), Through::Subject)
+        } else if let Some(conversation) = &query.conversation {
+            (terms::conversation(key, conversation), Through::Conversation)
+        } else if let Some(agent) = &query.agent {
+            (terms::agent(key, agent), Through::Subject)
+        } else {
+            return Ok(Some(Through::Time));
+        };
+        Ok(terms::number(&*self.index, &self.rows, tenant, &blind)
+            .await?
+            .map(through))
+    }
+
+    /// The records behind rows; `None` where the record is gone or not there yet.
+    async fn open_batch(
+        &self,
+        tenant: &TenantId,
+        keys: Vec<Key>,
+    ) -> Result<Vec<(Key, Option<Record>)>, Error> {
+        let ids: Vec<RecordId> = keys.iter().filter_map(position).map(|(_, id)| id).collect();
+        let wanted: Vec<Key> = ids.iter().map(|id| Key::Record(tenant.clone(), *id)).collect();
+        let values = self.index.get_many(&wanted).await?;
+        let mut opened = Vec::with_capacity(keys.len());
+        for ((key, id), value) in keys.into_iter().zip(ids).zip(values) {
+            let record = match value {
+                Some(value) => Some(self.open_record(&self.parse_row(tenant, &id, value)?).await?.0),
+                None => None,
+            };
+            // A row that a correction left behind stands at a time that is no longer the record's.
+            let stands = |r: &Record| position(&key).is_some_and(|(start, _)| start == r.descriptor.start);
+            let record = record.filter(stands);
+            opened.push((key, record));
+        }
+        Ok(opened)
+    }
+
+    /// A token: where the page ended, and a MAC over it and the query.
+    fn seal_token(&self, (start, record): (Timestamp, RecordId), stated: &[u8]) -> String {
+        let token = PageToken {
+            start_micros: start.micros(),
+            record_id: record.as_bytes().to_vec().into(),
+            name: String::new(),
+        };
+        let mut bytes = token.encode_to_vec();
+        let mac = blind::row_mac(self.keys.region().row_mac(), stated, &bytes);
+        bytes.extend_from_slice(&mac);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn open_token(&self, token: &str, stated: &[u8]) -> Result<(Timestamp, RecordId), Error> {
+        let refused = || {
+            Error::invalid(
+                "page_token",
+                "must come from the response before, with the same query and order",
+            )
+        };
+        if token.len() > 256 {
+            return Err(refused());
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| refused())?;
+        let (message, mac) = bytes.split_last_chunk::<MAC_LEN>().ok_or_else(refused)?;
+        if !blind::row_mac_ok(self.keys.region().row_mac(), stated, message, mac) {
+            return Err(refused());
+        }
+        let token = PageToken::decode(message).map_err(|_| refused())?;
+        let record = RecordId::from_slice(&token.record_id).map_err(|_| refused())?;
+        Ok((Timestamp(token.start_micros), record))
+    }
+}
+
+impl Through {
+    fn range(self, tenant: &TenantId, query: &Query) -> Range {
+        let from = query.from.unwrap_or(Timestamp(i64::MIN));
+        let until = query.until.unwrap_or(Timestamp(i64::MAX));
+        match self {
+            Self::Time => Range::ByTime(tenant.clone(), from, until),
+            Self::Conversation(number) => Range::ByConversation(tenant.clone(), number, from, until),
+            Self::Subject(number) => Range::BySubject(tenant.clone(), number, from, until),
+        }
+    }
+
+    fn key(self, tenant: &TenantId, start: Timestamp, record: RecordId) -> Key {
+        match self {
+            Self::Time => Key::ByTime(tenant.clone(), start, record),
+            Self::Conversation(number) => Key::ByConversation(tenant.clone(), number, start, record),
+            Self::Subject(number) => Key::BySubject(tenant.clone(), number, start, record),
+        }
+    }
+}
+
+/// Where a row stands in time.
+fn position(key: &Key) -> Option<(Timestamp, RecordId)> {
+    match key {
+        Key::ByTime(_, start, record)
+        | Key::ByConversation(_, _, start, record)
+        | Key::BySubject(_, _, start, record) => Some((*start, *record)),
+        _ => None,
+    }
+}
+
+/// Everything that a token is bound to.
+fn state_query(tenant: &TenantId, query: &Query, order: Order) -> Vec<u8> {
+    let list = |items: Vec<u32>| items.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
+    let mut stated = Context::new("callvault/v1/list")
+        .text(tenant.as_str())
+        .u32(u32::from(order == Order::OldestFirst))
+        .bytes(&list(query.kinds.iter().map(|k| k.number()).collect()))
+        .bytes(&list(query.states.iter().map(|s| s.number()).collect()))
+        .i64(query.from.map_or(i64::MIN, Timestamp::micros))
+        .i64(query.until.map_or(i64::MAX, Timestamp::micros))
+        .text(query.conversation.as_ref().map_or("", |c| c.as_str()))
+        .text(query.agent.as_ref().map_or("", |a| a.as_str()))
+        .u32(query.direction.map_or(0, |d| d.number()))
+        .u32(query.channel.map_or(0, |c| c.number()));
+    stated = match &query.subject {
+        None => stated.u32(0),
+        Some(crate::domain::record::SubjectIdentifier::Tel(tel)) => stated.u32(1).text(tel.as_str()),
+        Some(crate::domain::record::SubjectIdentifier::Mailto(m)) => stated.u32(2).text(&m.folded()),
+        Some(crate::domain::record::SubjectIdentifier::External(id)) => stated.u32(3).text(id.as_str()),
+    };
+    for (key, value) in &query.labels {
+        stated = stated.text(key.as_str()).text(value);
+    }
+    stated.finish()
+}

@@ -1,0 +1,640 @@
+//! A vault is opened: bucket, root and index are found to belong together, or are made; what is behind catches up first.
+//!
+//! ```text
+//! manifest -> claim -> anchor against heads -> epoch -> keyring -> replay what the index lacks -> ship what the bucket lacks
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use prost::Message;
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    blob::store::{BlobStore, ByteRange, ObjectKey, StoreError},
+    domain::{
+        clock::{Clock, Rng},
+        ids::{IndexId, RegionName, VaultId},
+    },
+    index::{Change, Expect, Index, Key, LogId, LogKind, Range, Scan, Scope},
+    keys::{
+        KeyError, Keys, Realm,
+        provider::{Anchor, AnchoredHead, EpochGrant, EpochLabel, ProviderError, RootProvider},
+        region::RegionKeys,
+    },
+    ledger::{
+        leaf,
+        log::{Head, LogError, LogName, LogReader, Signer, logs},
+        outbox::{Causes, Ledger, LedgerParts, ShipObserver, Until, retire},
+    },
+    proto::storage::{Claim, EpochRow, LogRow, RootEpochCreated, VaultManifest, state_leaf::Body},
+};
+
+use super::{
+    Budget, Error, Vault, apply,
+    keystore::IndexKeyStore,
+    put::UnderWay,
+    record::{plain_row, read_plain},
+    replay::{self, Replayed},
+    rows::RowCodec,
+};
+
+const MANIFEST: &str = "vault/manifest";
+const FORMAT_VERSION: u32 = 1;
+/// The vault that an index belongs to.
+const META_VAULT: &str = "vault";
+
+/// What a vault is told at its start.
+#[derive(Clone, Debug)]
+pub struct VaultSettings {
+    /// Its region.
+    pub region: RegionName,
+    /// The region's country, ISO 3166-1 alpha-2.
+    pub country: String,
+    /// This node's slot.
+    pub node: u32,
+    /// Bytes that may be in flight.
+    pub memory_budget: u64,
+    /// Which index this is: the claim in the bucket names it.
+    pub index_id: IndexId,
+    /// Take the vault from an index that is gone.
+    pub take_over: bool,
+}
+
+/// Why a vault does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The bucket holds less than the root remembers.
+    #[error(
+        "the bucket is behind the anchor: it was rolled back, or is another one ({0}). Nothing was changed. Restore the newest copy of the \
+         bucket; if this state is what you want to keep, follow docs/operations.md, \"A rolled-back bucket\""
+    )]
+    BucketBehind(String),
+    /// The bucket belongs to another region.
+    #[error("the bucket belongs to region {0}, not to the one configured; correct region.name")]
+    WrongRegion(String),
+    /// The index belongs to another vault.
+    #[error(
+        "the index belongs to another vault; point index and bucket at the same one, or run `callvault rebuild-index`"
+    )]
+    WrongIndex,
+    /// The root belongs to another vault.
+    #[error("the root directory belongs to another vault; point root and bucket at the same one")]
+    WrongRoot,
+    /// Another index serves this vault.
+    #[error(
+        "another index serves this vault (claims/{0}); a vault has one. If that one is gone for good, run `callvault rebuild-index`"
+    )]
+    Claimed(String),
+    /// The bucket's manifest cannot be read.
+    #[error(
+        "the bucket's manifest is malformed or of a newer format; this is not a bucket that this release may touch"
+    )]
+    Manifest,
+    /// The logs contradict each other.
+    #[error(
+        "the state logs do not add up: {0}. Nothing was changed. Report this with the output of `callvault verify`"
+    )]
+    Inconsistent(String),
+    /// The root provider failed.
+    #[error("the root provider failed: {0}")]
+    Provider(#[from] ProviderError),
+    /// Something else failed.
+    #[error("{0}")]
+    Vault(#[from] Error),
+}
+
+macro_rules! open_error_from {
+    ($($from:ty),*) => {$(
+        impl From<$from> for OpenError {
+            fn from(error: $from) -> Self {
+                Self::Vault(error.into())
+            }
+        }
+    )*};
+}
+open_error_from!(
+    StoreError,
+    crate::index::IndexError,
+    LogError,
+    crate::ledger::outbox::LedgerError,
+    KeyError
+);
+open_error_from!(crate::domain::clock::RngFailed);
+
+/// An open vault and its background work.
+#[derive(Debug)]
+pub struct Opened {
+    /// The vault.
+    pub vault: Arc<Vault>,
+    /// What the index lacked and has caught up with, if anything.
+    pub replayed: Option<Replayed>,
+    stop: watch::Sender<bool>,
+    shipping: JoinHandle<()>,
+}
+
+impl Opened {
+    /// Ships what is queued and stops.
+    pub async fn close(self) {
+        self.stop.send_replace(true);
+        let _ = self.shipping.await;
+    }
+}
+
+/// What a vault is opened over.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn BlobStore>,
+    pub(crate) index: Arc<dyn Index>,
+    pub(crate) provider: Arc<dyn RootProvider>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Arc<dyn Rng>,
+}
+
+impl Vault {
+    /// Opens a vault, or makes one where there is none.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what does not fit and what to do. Nothing is overwritten.
+    pub async fn open(
+        settings: VaultSettings,
+        store: Arc<dyn BlobStore>,
+        index: Arc<dyn Index>,
+        provider: Arc<dyn RootProvider>,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) -> Result<Opened, OpenError> {
+        let parts = Parts {
+            store,
+            index,
+            provider,
+            clock,
+            rng,
+        };
+        let anchor = parts.provider.anchor().await?;
+        let id = find_or_make(&parts, &settings, anchor.as_ref()).await?;
+        let realm = Realm {
+            vault: id,
+            region: settings.region.clone(),
+        };
+        if anchor.as_ref().is_some_and(|a| a.vault != id) {
+            return Err(OpenError::WrongRoot);
+        }
+        claim(&parts, &settings).await?;
+        let in_bucket = read_heads(&parts, id).await?;
+        check_anchor(anchor.as_ref(), &in_bucket).await?;
+        let term = next_term(&parts, settings.node, &in_bucket).await?;
+        let (region, genesis) = open_epoch(&parts, &realm, &in_bucket).await?;
+        for log in in_bucket.values() {
+            log.verify_signature(region.signing().public_key())?;
+        }
+        let vault = assemble(&parts, &settings, realm, &region, anchor.as_ref(), term);
+        if let Some(created) = genesis {
+            vault.log_genesis(created).await?;
+        }
+        let replayed = replay::catch_up(&vault, &in_bucket).await?;
+        vault.retire_earlier_logs().await?;
+        let (stop, stopped) = watch::channel(false);
+        let shipping = tokio::spawn(Arc::clone(&vault.ledger).run(stopped));
+        let replayed = match replayed {
+            None => None,
+            Some(mut replayed) => {
+                vault.adopt_unlogged(&mut replayed).await?;
+                Some(replayed)
+            }
+        };
+        Ok(Opened {
+            vault,
+            replayed,
+            stop,
+            shipping,
+        })
+    }
+
+    /// The first leaf of a vault: its epoch.
+    async fn log_genesis(&self, created: RootEpochCreated) -> Result<(), OpenError> {
+        let change = Change {
+            expect: vec![Expect::Absent(Key::Epoch(created.epoch))],
+            put: vec![apply::epoch(&created)],
+            leaves: vec![leaf::draft(
+                Scope::Region,
+                leaf::SYSTEM,
+                self.clock.now(),
+                Body::RootEpochCreated(created),
+            )],
+            ..Change::default()
+        };
+        self.ledger.commit(change, Until::Queued).await?;
+        Ok(self.ledger.ship().await?)
+    }
+
+    /// Ships what earlier processes of this node left queued, and closes their logs.
+    async fn retire_earlier_logs(&self) -> Result<(), OpenError> {
+        let sequence = self.index.get(&Key::Sequence(Scope::Region)).await?;
+        let sequence = sequence
+            .and_then(|v| v.try_into().ok())
+            .map_or(0, u64::from_be_bytes);
+        self.ledger.note_region_seq(sequence);
+        for (log, row) in self.known_logs().await? {
+            if row.closed || log.node != self.node || log.term >= self.ledger.log().term {
+                continue;
+            }
+            let closed = plain_row(Key::Log(log), &LogRow { closed: true, ..row });
+            retire(&self.ledger, log, closed).await?;
+        }
+        let own = self.ledger.log();
+        let origin = LogName {
+            vault: self.realm.vault,
+            log: own,
+        }
+        .origin();
+        let row = plain_row(
+            Key::Log(own),
+            &LogRow {
+                origin,
+                ..LogRow::default()
+            },
+        );
+        self.index
+            .commit(Change {
+                put: vec![row],
+                ..Change::default()
+            })
+            .await?;
+        Ok(())
+    }
+
+    pub(super) async fn known_logs(&self) -> Result<Vec<(LogId, LogRow)>, Error> {
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let scan = Scan {
+                range: Range::Logs,
+                reverse: false,
+                after: after.clone(),
+                limit: 1_000,
+            };
+            let rows = self.index.scan(&scan).await?;
+            let full = rows.len() == scan.limit;
+            for row in rows {
+                let value = LogRow::decode(&row.value[..]).map_err(|_| Error::corrupt("index row"))?;
+                if let Key::Log(log) = row.key {
+                    found.push((log, value));
+                }
+                after = Some(row.key);
+            }
+            if !full {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+fn assemble(
+    parts: &Parts,
+    settings: &VaultSettings,
+    realm: Realm,
+    region: &Arc<RegionKeys>,
+    anchor: Option<&Anchor>,
+    term: u64,
+) -> Arc<Vault> {
+    let rows = RowCodec::new(Arc::clone(region));
+    let ledger = Ledger::new(LedgerParts {
+        vault: realm.vault,
+        node: settings.node,
+        term,
+        index: Arc::clone(&parts.index),
+        store: Arc::clone(&parts.store),
+        signer: Arc::new(RegionSigner(Arc::clone(region))),
+        clock: Arc::clone(&parts.clock),
+        observer: Arc::new(Anchoring::new(
+            &realm,
+            Arc::clone(&parts.provider),
+            anchor,
+            settings.node,
+            term,
+        )),
+    });
+    let key_store = IndexKeyStore {
+        index: Arc::clone(&parts.index),
+        ledger: Arc::clone(&ledger),
+        rows: rows.clone(),
+        clock: Arc::clone(&parts.clock),
+    };
+    let keys = Keys::new(
+        realm.clone(),
+        Arc::clone(region),
+        Arc::new(key_store),
+        Arc::clone(&parts.clock),
+        Arc::clone(&parts.rng),
+    );
+    Arc::new(Vault {
+        realm,
+        node: settings.node,
+        store: Arc::clone(&parts.store),
+        index: Arc::clone(&parts.index),
+        ledger,
+        keys: Arc::new(keys),
+        rows,
+        clock: Arc::clone(&parts.clock),
+        rng: Arc::clone(&parts.rng),
+        budget: Budget::new(settings.memory_budget),
+        under_way: UnderWay::default(),
+    })
+}
+
+/// The vault that bucket and index hold; a new one if both are empty and the root remembers none.
+async fn find_or_make(
+    parts: &Parts,
+    settings: &VaultSettings,
+    anchor: Option<&Anchor>,
+) -> Result<VaultId, OpenError> {
+    let key = ObjectKey::parse(MANIFEST)?;
+    let indexed = parts.index.get(&Key::Meta(META_VAULT)).await?;
+    let manifest = match parts.store.get(&key, ByteRange::Full).await {
+        Ok(object) => object.bytes,
+        Err(StoreError::NotFound) if anchor.is_some() || indexed.is_some() => {
+            return Err(OpenError::BucketBehind("it has no vault in it".to_owned()));
+        }
+        Err(StoreError::NotFound) => make_manifest(parts, settings, &key).await?,
+        Err(error) => return Err(error.into()),
+    };
+    let manifest = VaultManifest::decode(manifest).map_err(|_| OpenError::Manifest)?;
+    if manifest.format_version != FORMAT_VERSION {
+        return Err(OpenError::Manifest);
+    }
+    if manifest.region != settings.region.as_str() {
+        return Err(OpenError::WrongRegion(manifest.region));
+    }
+    let id = VaultId::from_slice(&manifest.vault_id).map_err(|_| OpenError::Manifest)?;
+    match indexed {
+        Some(have) if have == id.as_bytes() => {}
+        Some(_) => return Err(OpenError::WrongIndex),
+        None => {
+            let row = crate::index::Row {
+                key: Key::Meta(META_VAULT),
+                value: id.as_bytes().to_vec(),
+            };
+            parts
+                .index
+                .commit(Change {
+                    put: vec![row],
+                    ..Change::default()
+                })
+                .await?;
+        }
+    }
+    Ok(id)
+}
+
+async fn make_manifest(
+    parts: &Parts,
+    settings: &VaultSettings,
+    key: &ObjectKey,
+) -> Result<bytes::Bytes, OpenError> {
+    let now = parts.clock.now();
+    let manifest = VaultManifest {
+        format_version: FORMAT_VERSION,
+        vault_id: VaultId::mint(now, &*parts.rng)?.as_bytes().to_vec().into(),
+        region: settings.region.to_string(),
+        country: settings.country.clone(),
+        created_micros: now.micros(),
+    };
+    match parts.store.put(key, manifest.encode_to_vec().into()).await {
+        // Whoever was first made the vault: read what is there.
+        Ok(_) | Err(StoreError::AlreadyExists) => Ok(parts.store.get(key, ByteRange::Full).await?.bytes),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// One vault, one index: the bucket holds a claim, and a second claimant is refused.
+async fn claim(parts: &Parts, settings: &VaultSettings) -> Result<(), OpenError> {
+    let own = ObjectKey::parse(&format!("claims/{}", settings.index_id))?;
+    let claims = parts.store.list("claims/", false, None, 1_000).await?.objects;
+    for other in claims.iter().filter(|c| c.key != own) {
+        if !settings.take_over {
+            let name = other.key.as_str().trim_start_matches("claims/").to_owned();
+            return Err(OpenError::Claimed(name));
+        }
+    }
+    if !claims.iter().any(|c| c.key == own) {
+        let claim = Claim {
+            index_id: settings.index_id.as_bytes().to_vec().into(),
+            claimed_micros: parts.clock.now().micros(),
+        };
+        parts.store.overwrite(&own, claim.encode_to_vec().into()).await?;
+    }
+    for other in claims.into_iter().filter(|c| c.key != own) {
+        parts.store.delete(&other.key).await?;
+    }
+    Ok(())
+}
+
+/// The state logs in the bucket, by id.
+async fn read_heads(parts: &Parts, vault: VaultId) -> Result<BTreeMap<LogId, LogReader>, OpenError> {
+    let mut readers = BTreeMap::new();
+    for log in logs(&*parts.store, LogKind::State).await? {
+        let name = LogName { vault, log };
+        if let Some(reader) = LogReader::open(Arc::clone(&parts.store), name, None).await? {
+            readers.insert(log, reader);
+        }
+    }
+    Ok(readers)
+}
+
+/// Refuses a bucket that holds less than the root remembers.
+async fn check_anchor(
+    anchor: Option<&Anchor>,
+    in_bucket: &BTreeMap<LogId, LogReader>,
+) -> Result<(), OpenError> {
+    let Some(anchor) = anchor else { return Ok(()) };
+    for head in &anchor.heads {
+        let behind = || OpenError::BucketBehind(format!("log {} had {} leaves", head.origin, head.size));
+        let log = in_bucket
+            .values()
+            .find(|log| log.name().origin() == head.origin)
+            .ok_or_else(behind)?;
+        if log.head().size < head.size || log.root_at(head.size).await? != head.root {
+            return Err(behind());
+        }
+    }
+    Ok(())
+}
+
+/// A lease term that no process of this node has had.
+async fn next_term(
+    parts: &Parts,
+    node: u32,
+    in_bucket: &BTreeMap<LogId, LogReader>,
+) -> Result<u64, OpenError> {
+    let in_bucket = in_bucket
+        .keys()
+        .filter(|log| log.node == node)
+        .map(|log| log.term)
+        .max();
+    let mut highest = in_bucket.unwrap_or(0);
+    let scan = Scan {
+        range: Range::Logs,
+        reverse: true,
+        after: None,
+        limit: 1_000,
+    };
+    for row in parts.index.scan(&scan).await? {
+        if let Key::Log(log) = row.key
+            && log.node == node
+        {
+            highest = highest.max(log.term);
+        }
+    }
+    Ok(highest + 1)
+}
+
+/// Opens the newest epoch: named by the index, else by the bucket's logs, else made.
+async fn open_epoch(
+    parts: &Parts,
+    realm: &Realm,
+    in_bucket: &BTreeMap<LogId, LogReader>,
+) -> Result<(Arc<RegionKeys>, Option<RootEpochCreated>), OpenError> {
+    let scan = Scan {
+        range: Range::Epochs,
+        reverse: true,
+        after: None,
+        limit: 1,
+    };
+    let newest = match parts.index.scan(&scan).await?.first() {
+        Some(row) => Some(EpochRow::decode(&row.value[..]).map_err(|_| Error::corrupt("index row"))?),
+        None => replay::newest_epoch(in_bucket).await?,
+    };
+    if let Some(row) = newest {
+        let label = EpochLabel {
+            vault: realm.vault,
+            epoch: row.epoch,
+        };
+        let grant = EpochGrant {
+            handle: row.handle,
+            wrapped: row.wrapped_epoch_key.to_vec(),
+        };
+        let key = parts.provider.unwrap(label, &grant).await?;
+        let region = RegionKeys::open(realm, row.epoch, &key, &row.sealed_keyring)?;
+        return Ok((Arc::new(region), None));
+    }
+    // The manifest, written before, is the intent: a crash from here on finds the same epoch by its label.
+    let label = EpochLabel {
+        vault: realm.vault,
+        epoch: 1,
+    };
+    let grant = parts.provider.create_epoch(label).await?;
+    let key = parts.provider.unwrap(label, &grant).await?;
+    let (region, sealed_keyring) = RegionKeys::create(realm, 1, &key, parts.clock.now(), &*parts.rng)?;
+    let created = RootEpochCreated {
+        epoch: 1,
+        provider: parts.provider.kind().to_owned(),
+        handle: grant.handle,
+        wrapped_epoch_key: grant.wrapped.into(),
+        sealed_keyring: sealed_keyring.into(),
+    };
+    Ok((Arc::new(region), Some(created)))
+}
+
+/// Signs checkpoints with the region's newest signing key.
+#[derive(Debug)]
+struct RegionSigner(Arc<RegionKeys>);
+
+impl Signer for RegionSigner {
+    fn public_key(&self) -> [u8; 32] {
+        self.0.signing().public_key()
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.signing().sign(message)
+    }
+}
+
+/// Advances the root's anchor with every head that reached the bucket.
+///
+/// The first leaf of a process's log names the heads that it retired, so from then on its own head vouches for theirs.
+#[derive(Debug)]
+struct Anchoring {
+    vault: VaultId,
+    own: String,
+    provider: Arc<dyn RootProvider>,
+    heads: Mutex<BTreeMap<String, Head>>,
+}
+
+impl Anchoring {
+    fn new(
+        realm: &Realm,
+        provider: Arc<dyn RootProvider>,
+        anchor: Option<&Anchor>,
+        node: u32,
+        term: u64,
+    ) -> Self {
+        let heads = anchor.map(|a| a.heads.as_slice()).unwrap_or_default().iter();
+        let log = LogId {
+            kind: LogKind::State,
+            node,
+            term,
+        };
+        Self {
+            vault: realm.vault,
+            own: LogName {
+                vault: realm.vault,
+                log,
+            }
+            .origin(),
+            provider,
+            heads: Mutex::new(
+                heads
+                    .map(|h| {
+                        (
+                            h.origin.clone(),
+                            Head {
+                                size: h.size,
+                                root: h.root,
+                            },
+                        )
+                    })
+                    .collect(),
+            ),
+        }
+    }
+}
+
+#[async_trait]
+impl ShipObserver for Anchoring {
+    async fn shipped(&self, name: &LogName, head: Head, region_seq: u64) {
+        let anchor = {
+            let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+            let origin = name.origin();
+            if origin == self.own {
+                heads.clear();
+            }
+            heads.insert(origin, head);
+            let heads = heads
+                .iter()
+                .map(|(origin, h)| AnchoredHead {
+                    origin: origin.clone(),
+                    size: h.size,
+                    root: h.root,
+                })
+                .collect();
+            Anchor {
+                vault: self.vault,
+                region_seq,
+                heads,
+            }
+        };
+        // An anchor that lags is safe: it refuses less. The next shipment tries again.
+        if let Err(error) = self.provider.advance(&anchor).await {
+            tracing::error!(error = %Causes(&error), "anchor not advanced; a rollback to before this point would go unnoticed");
+        }
+    }
+}
+
+/// The row of a log that replay has met.
+pub(super) async fn log_row(index: &dyn Index, log: LogId) -> Result<LogRow, Error> {
+    Ok(read_plain(index, &Key::Log(log)).await?.unwrap_or_default())
+}

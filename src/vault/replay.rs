@@ -1,0 +1,595 @@
+//! The index catches up with the bucket: after a loss from nothing, after a restore from where it stood.
+//!
+//! Sequenced leaves are applied in the order of their numbers, whatever log they stand in: duplicates are ignored, gaps and
+//! conflicts are errors. Put leaves are facts and need no order; one that comes before the keys it needs waits for the end.
+//! The same functions make the rows that made them the first time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use ring::digest;
+
+use crate::{
+    blob::{
+        format::{self, Footer, Request, TAIL_LEN, Tail},
+        store::{ByteRange, ObjectKey, StoreError},
+    },
+    domain::{
+        clock::Timestamp,
+        ids::{RecordId, TenantId},
+    },
+    index::{Change, IndexError, Key, LogId, Range, Row, Scan, Scope},
+    ledger::{
+        leaf,
+        log::{LogName, LogReader},
+        outbox::{LedgerError, Until},
+    },
+    proto::storage::{
+        EpochRow, LogRow, RecordUpdated, RecordsPut, StateLeaf, TenantRow, TenantUpdated, state_leaf::Body,
+    },
+};
+
+use super::{
+    Error, Kind, OpenError, Vault, apply,
+    open::log_row,
+    record::{BlobName, Name, plain_row},
+};
+
+/// Put leaves applied side by side: their blobs' footers are read and their commits share an fsync.
+const SIDE_BY_SIDE: usize = 32;
+
+/// What a replay did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Leaves read.
+    pub leaves: u64,
+    /// Records indexed from their leaves.
+    pub records: u64,
+    /// Blobs without a leaf that were indexed and logged.
+    pub adopted: u64,
+    /// What a leaf promises and the bucket does not hold, or not as it was: for the operator, by object.
+    pub broken: Vec<String>,
+}
+
+/// The newest epoch that the logs name.
+pub(super) async fn newest_epoch(
+    in_bucket: &BTreeMap<LogId, LogReader>,
+) -> Result<Option<EpochRow>, OpenError> {
+    let mut newest: Option<EpochRow> = None;
+    for log in in_bucket.values() {
+        let mut from = 0;
+        loop {
+            let entries = log.read(from).await?;
+            if entries.is_empty() {
+                break;
+            }
+            from += entries.len() as u64;
+            for entry in &entries {
+                let Some(Body::RootEpochCreated(body)) = parse(entry)?.body else {
+                    continue;
+                };
+                if newest.as_ref().is_none_or(|have| have.epoch < body.epoch) {
+                    newest = Some(EpochRow {
+                        epoch: body.epoch,
+                        provider: body.provider,
+                        handle: body.handle,
+                        wrapped_epoch_key: body.wrapped_epoch_key,
+                        sealed_keyring: body.sealed_keyring,
+                        state: apply::ENABLED,
+                    });
+                }
+            }
+        }
+    }
+    Ok(newest)
+}
+
+/// Applies every leaf that the index lacks. `None` if it lacks none.
+pub(super) async fn catch_up(
+    vault: &Arc<Vault>,
+    in_bucket: &BTreeMap<LogId, LogReader>,
+) -> Result<Option<Replayed>, OpenError> {
+    let mut behind = Vec::new();
+    for (log, reader) in in_bucket {
+        let applied = applied(vault, *log).await?;
+        if applied < reader.head().size {
+            behind.push((*log, reader, applied));
+        }
+    }
+    // The process's own log is new: leaves queued for it are not yet in the bucket.
+    if behind.is_empty() {
+        return Ok(None);
+    }
+    tracing::warn!(
+        logs = behind.len(),
+        "the index is behind the bucket, catching up before serving"
+    );
+    vault.close_open_pages().await?;
+    let mut replay = Replay::new(vault);
+    for (log, reader, from) in behind {
+        check_chain(reader, in_bucket, from).await?;
+        replay.log(log, reader, from).await?;
+    }
+    replay.finish().await.map(Some)
+}
+
+async fn applied(vault: &Vault, log: LogId) -> Result<u64, OpenError> {
+    let value = vault.index.get(&Key::LogNext(log)).await?;
+    Ok(value
+        .and_then(|v| v.try_into().ok())
+        .map_or(0, u64::from_be_bytes))
+}
+
+/// The logs of a node are a chain: each names the heads of those before it.
+async fn check_chain(
+    reader: &LogReader,
+    in_bucket: &BTreeMap<LogId, LogReader>,
+    from: u64,
+) -> Result<(), OpenError> {
+    if from > 0 {
+        return Ok(());
+    }
+    let first = reader.read(0).await?;
+    let Some(Body::LogOpened(opened)) = first.first().map(parse).transpose()?.and_then(|l| l.body) else {
+        return Err(OpenError::Inconsistent(format!(
+            "{} does not begin with its opening",
+            reader.name().origin()
+        )));
+    };
+    for head in opened.retired {
+        let behind = || OpenError::BucketBehind(format!("log {} had {} leaves", head.origin, head.size));
+        let log = in_bucket
+            .values()
+            .find(|l| l.name().origin() == head.origin)
+            .ok_or_else(behind)?;
+        if log.head().size < head.size || log.root_at(head.size).await?[..] != head.root[..] {
+            return Err(behind());
+        }
+    }
+    Ok(())
+}
+
+fn parse(entry: &Bytes) -> Result<StateLeaf, Error> {
+    leaf::parse(entry).map_err(|e| Error {
+        source: Some(Box::new(e)),
+        ..Error::corrupt("leaf")
+    })
+}
+
+struct Replay<'a> {
+    vault: &'a Arc<Vault>,
+    done: Replayed,
+    /// Last number applied, by scope.
+    sequences: HashMap<Scope, u64>,
+    /// Digests of what was applied in this run, to tell duplicates from conflicts.
+    applied: HashMap<(Scope, u64), [u8; 8]>,
+    /// Sequenced leaves whose predecessors have not come yet.
+    early: BTreeMap<(Scope, u64), (StateLeaf, [u8; 8])>,
+    /// Facts that need something that has not come yet.
+    late: Vec<RecordsPut>,
+}
+
+impl<'a> Replay<'a> {
+    fn new(vault: &'a Arc<Vault>) -> Self {
+        Self {
+            vault,
+            done: Replayed::default(),
+            sequences: HashMap::new(),
+            applied: HashMap::new(),
+            early: BTreeMap::new(),
+            late: Vec::new(),
+        }
+    }
+
+    async fn log(&mut self, log: LogId, reader: &LogReader, from: u64) -> Result<(), OpenError> {
+        let mut position = from;
+        let mut closed = false;
+        loop {
+            let entries = reader.read(position).await?;
+            if entries.is_empty() {
+                break;
+            }
+            position += entries.len() as u64;
+            self.done.leaves += entries.len() as u64;
+            let mut facts = Vec::new();
+            for entry in &entries {
+                let leaf = parse(entry)?;
+                closed = matches!(leaf.body, Some(Body::LogClosed(_)));
+                match leaf.body {
+                    Some(Body::RecordsPut(put)) => facts.push(put),
+                    _ => {
+                        self.facts(std::mem::take(&mut facts)).await?;
+                        self.sequenced(leaf, entry).await?;
+                    }
+                }
+            }
+            self.facts(facts).await?;
+            self.mark(log, reader, position, closed).await?;
+        }
+        Ok(())
+    }
+
+    /// Remembers how far a log is applied.
+    async fn mark(
+        &self,
+        log: LogId,
+        reader: &LogReader,
+        position: u64,
+        closed: bool,
+    ) -> Result<(), OpenError> {
+        let before = log_row(&*self.vault.index, log).await?;
+        let name = LogName {
+            vault: self.vault.realm.vault,
+            log,
+        };
+        let row = LogRow {
+            origin: name.origin(),
+            applied: position,
+            root_hash: reader.head().root.to_vec().into(),
+            closed: before.closed || (closed && position == reader.head().size),
+        };
+        let put = vec![
+            plain_row(Key::Log(log), &row),
+            Row {
+                key: Key::LogNext(log),
+                value: position.to_be_bytes().to_vec(),
+            },
+        ];
+        self.vault
+            .index
+            .commit(Change {
+                put,
+                ..Change::default()
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn sequenced(&mut self, leaf: StateLeaf, entry: &Bytes) -> Result<(), OpenError> {
+        let Some((scope, sequence)) = scope_of(&leaf)? else {
+            return Ok(());
+        };
+        let digest = short_digest(entry);
+        let last = self.last(&scope).await?;
+        let at = (scope.clone(), sequence);
+        if sequence <= last {
+            return match self.applied.get(&at) {
+                Some(have) if *have != digest => Err(OpenError::Inconsistent(format!(
+                    "two different leaves have number {sequence} of one sequence"
+                ))),
+                _ => Ok(()),
+            };
+        }
+        self.early.insert(at, (leaf, digest));
+        // Whatever follows without a gap is due.
+        let mut next = last + 1;
+        while let Some((leaf, digest)) = self.early.remove(&(scope.clone(), next)) {
+            self.apply(&scope, next, leaf).await?;
+            self.applied.insert((scope.clone(), next), digest);
+            self.sequences.insert(scope.clone(), next);
+            next += 1;
+        }
+        Ok(())
+    }
+
+    async fn last(&mut self, scope: &Scope) -> Result<u64, OpenError> {
+        if let Some(last) = self.sequences.get(scope) {
+            return Ok(*last);
+        }
+        let value = self.vault.index.get(&Key::Sequence(scope.clone())).await?;
+        let last = value
+            .and_then(|v| v.try_into().ok())
+            .map_or(0, u64::from_be_bytes);
+        self.sequences.insert(scope.clone(), last);
+        Ok(last)
+    }
+
+    async fn apply(&mut self, scope: &Scope, sequence: u64, leaf: StateLeaf) -> Result<(), OpenError> {
+        let vault = self.vault;
+        let at = Timestamp(leaf.time_micros);
+        let request = request_of(&leaf)?;
+        let mut change = match (scope, leaf.body) {
+            (Scope::Region, Some(Body::RootEpochCreated(body))) => put_rows(vec![apply::epoch(&body)]),
+            (Scope::Region, Some(Body::RegionPageSealed(body))) => {
+                put_rows(apply::region_page(&vault.rows, &body).into_iter().collect())
+            }
+            (Scope::Tenant(tenant), Some(Body::TenantCreated(body))) => {
+                let payload = body.settings.as_ref().ok_or_else(|| Error::corrupt("leaf"))?;
+                let sealed = vault.read_payload(payload).await?;
+                put_rows(apply::tenant_created(&vault.rows, tenant, &body, &sealed, at).unwrap_or_default())
+            }
+            (Scope::Tenant(tenant), Some(Body::TenantUpdated(body))) => {
+                vault.replay_settings(tenant, &body).await?
+            }
+            (Scope::Tenant(tenant), Some(Body::TenantPageSealed(body))) => put_rows(
+                apply::tenant_page(&vault.rows, tenant, &body)
+                    .into_iter()
+                    .collect(),
+            ),
+            (Scope::Tenant(tenant), Some(Body::RetentionClassCreated(body))) => put_rows(
+                apply::retention_class(&vault.rows, tenant, &body)
+                    .into_iter()
+                    .collect(),
+            ),
+            (Scope::Tenant(tenant), Some(Body::RecordUpdated(body))) => {
+                self.flush_late().await?;
+                match self.vault.replay_update(tenant, &body, at).await {
+                    Ok(change) => change,
+                    Err(error) if error.kind == Kind::Corrupt || error.kind == Kind::NotFound => {
+                        self.done.broken.push(format!("payloads/{}", hex_of(&body)));
+                        Change::default()
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            _ => {
+                return Err(OpenError::Inconsistent(
+                    "a leaf stands in a sequence where it cannot".to_owned(),
+                ));
+            }
+        };
+        if let (Scope::Tenant(tenant), Some(request)) = (scope, request) {
+            change.put.push(vault.request_row(tenant, &request, None, at));
+        }
+        change.put.push(Row {
+            key: Key::Sequence(scope.clone()),
+            value: sequence.to_be_bytes().to_vec(),
+        });
+        vault.commit_long(change, Until::Queued).await?;
+        Ok(())
+    }
+
+    async fn facts(&mut self, facts: Vec<RecordsPut>) -> Result<(), OpenError> {
+        let vault = self.vault;
+        let outcomes: Vec<(RecordsPut, Result<u64, Error>)> = stream::iter(facts)
+            .map(|put| async move {
+                let indexed = vault.index_logged(&put).await;
+                (put, indexed)
+            })
+            .buffer_unordered(SIDE_BY_SIDE)
+            .collect()
+            .await;
+        for (put, outcome) in outcomes {
+            match outcome {
+                Ok(records) => self.done.records += records,
+                Err(error) if waits_for_keys(&error) => self.late.push(put),
+                Err(error) if error.kind == Kind::Corrupt => self.broken(put.object_key, &error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush_late(&mut self) -> Result<(), OpenError> {
+        for put in std::mem::take(&mut self.late) {
+            match self.vault.index_logged(&put).await {
+                Ok(records) => self.done.records += records,
+                Err(error) if waits_for_keys(&error) => self.late.push(put),
+                Err(error) if error.kind == Kind::Corrupt => self.broken(put.object_key, &error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn broken(&mut self, object: String, error: &Error) {
+        tracing::error!(object, reason = error.reason, %error, "a logged blob is missing or does not authenticate");
+        self.done.broken.push(object);
+    }
+
+    async fn finish(mut self) -> Result<Replayed, OpenError> {
+        self.flush_late().await?;
+        for put in std::mem::take(&mut self.late) {
+            self.broken(put.object_key, &Error::corrupt("key material"));
+        }
+        match self.early.keys().next() {
+            None => Ok(self.done),
+            Some((_, sequence)) => Err(OpenError::Inconsistent(format!(
+                "a sequence has a gap before number {sequence}"
+            ))),
+        }
+    }
+}
+
+/// Its tenant or page has not been replayed yet.
+fn waits_for_keys(error: &Error) -> bool {
+    use crate::keys::KeyError;
+    let cause = error.source.as_ref().and_then(|s| s.downcast_ref::<KeyError>());
+    error.kind == Kind::NotFound || matches!(cause, Some(KeyError::Unknown(_)))
+}
+
+fn put_rows(put: Vec<Row>) -> Change {
+    Change {
+        put,
+        ..Change::default()
+    }
+}
+
+fn scope_of(leaf: &StateLeaf) -> Result<Option<(Scope, u64)>, Error> {
+    match (leaf.region_seq, leaf.tenant_seq) {
+        (0, 0) => Ok(None),
+        (sequence, 0) => Ok(Some((Scope::Region, sequence))),
+        (0, sequence) => {
+            let tenant: TenantId = leaf.tenant_id.parse().map_err(|_| Error::corrupt("leaf"))?;
+            Ok(Some((Scope::Tenant(tenant), sequence)))
+        }
+        _ => Err(Error::corrupt("leaf")),
+    }
+}
+
+fn request_of(leaf: &StateLeaf) -> Result<Option<Request>, Error> {
+    if leaf.request_mac.is_empty() {
+        return Ok(None);
+    }
+    let array = |bytes: &[u8]| <[u8; 32]>::try_from(bytes).map_err(|_| Error::corrupt("leaf"));
+    Ok(Some(Request {
+        mac: array(&leaf.request_mac)?,
+        fingerprint: array(&leaf.request_fingerprint)?,
+    }))
+}
+
+fn short_digest(entry: &[u8]) -> [u8; 8] {
+    let mut short = [0; 8];
+    short.copy_from_slice(&digest::digest(&digest::SHA256, entry).as_ref()[..8]);
+    short
+}
+
+fn hex_of(body: &RecordUpdated) -> String {
+    body.descriptor
+        .as_ref()
+        .map(|p| hex::encode(&p.sha256))
+        .unwrap_or_default()
+}
+
+impl Vault {
+    /// Slots of pages that were being filled may have been used without a trace: those pages take no more.
+    async fn close_open_pages(&self) -> Result<(), OpenError> {
+        loop {
+            let scan = Scan {
+                range: Range::OpenPages,
+                reverse: false,
+                after: None,
+                limit: 32,
+            };
+            let delete: Vec<Key> = self
+                .index
+                .scan(&scan)
+                .await?
+                .into_iter()
+                .map(|row| row.key)
+                .collect();
+            if delete.is_empty() {
+                break;
+            }
+            self.index
+                .commit(Change {
+                    delete,
+                    ..Change::default()
+                })
+                .await?;
+        }
+        let delete = vec![Key::Meta(apply::OPEN_REGION_PAGE)];
+        self.index
+            .commit(Change {
+                delete,
+                ..Change::default()
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn replay_settings(&self, tenant: &TenantId, body: &TenantUpdated) -> Result<Change, Error> {
+        let corrupt = || Error::corrupt("leaf");
+        let sealed = self
+            .read_payload(body.settings.as_ref().ok_or_else(corrupt)?)
+            .await?;
+        let (before, _): (TenantRow, _) = self.tenant_row(tenant).await?.ok_or_else(corrupt)?;
+        let row = apply::tenant_updated(&self.rows, tenant, before, body, &sealed).ok_or_else(corrupt)?;
+        Ok(put_rows(vec![row]))
+    }
+
+    async fn replay_update(
+        &self,
+        tenant: &TenantId,
+        body: &RecordUpdated,
+        at: Timestamp,
+    ) -> Result<Change, Error> {
+        let corrupt = || Error::corrupt("leaf");
+        let id = RecordId::from_slice(&body.record_id).map_err(|_| corrupt())?;
+        let located = self
+            .locate(tenant, &Name::Id(id))
+            .await?
+            .ok_or_else(Error::not_found)?;
+        if located.row.descriptor_version >= body.descriptor_version {
+            return Ok(Change::default());
+        }
+        let sealed = self
+            .read_payload(body.descriptor.as_ref().ok_or_else(corrupt)?)
+            .await?;
+        let (before, keys) = self.open_record(&located).await?;
+        let version = body.descriptor_version;
+        let after = located
+            .place_of_version(version)
+            .open(&keys.descriptor, &sealed)?;
+        self.update_rows(&located, &before.descriptor, &after, version, sealed, at)
+            .await
+    }
+
+    /// Indexes the records of a put leaf, unless they are; returns how many it indexed.
+    async fn index_logged(&self, put: &RecordsPut) -> Result<u64, Error> {
+        let object = ObjectKey::parse(&put.object_key)?;
+        let (footer, sha256) = self.read_footer(&object).await?;
+        if sha256[..] != put.footer_sha256[..] {
+            return Err(Error::corrupt("footer"));
+        }
+        let named: Vec<&[u8]> = put.record_ids.iter().map(|id| &id[..]).collect();
+        if !footer.entries.iter().map(|e| &e.record.as_bytes()[..]).eq(named) {
+            return Err(Error::corrupt("leaf"));
+        }
+        let blob = BlobName {
+            object_key: put.object_key.clone(),
+            object_version: put.object_version.clone(),
+            footer_sha256: sha256,
+        };
+        self.index_footer(&footer, &blob).await
+    }
+
+    /// Indexes the records of a footer, unless they are, without a leaf; returns how many it indexed.
+    async fn index_footer(&self, footer: &Footer, blob: &BlobName) -> Result<u64, Error> {
+        let first = Key::Record(footer.tenant.clone(), footer.entries[0].record);
+        if self.index.get(&first).await?.is_some() {
+            return Ok(0);
+        }
+        let descriptors = self.open_descriptors(footer, &blob.object_key).await?;
+        for _ in 0..SIDE_BY_SIDE {
+            let change = self.put_rows(footer, blob, &descriptors).await?;
+            match self.commit_long(change, Until::Queued).await {
+                Ok(_) => return Ok(footer.entries.len() as u64),
+                // Another of those side by side minted a number for the same identifier: look again.
+                Err(LedgerError::Index(IndexError::Expectation(_))) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::corrupt("leaf"))
+    }
+
+    pub(super) async fn open_descriptors(
+        &self,
+        footer: &Footer,
+        object_key: &str,
+    ) -> Result<Vec<crate::domain::record::Descriptor>, Error> {
+        if footer.vault != self.realm.vault {
+            return Err(Error::corrupt("footer"));
+        }
+        let opened = (0..footer.entries.len()).map(|index| self.open_entry(footer, index, object_key));
+        let opened: Vec<_> = stream::iter(opened).buffered(1).try_collect().await?;
+        Ok(opened.into_iter().map(|(descriptor, _)| descriptor).collect())
+    }
+
+    /// Reads the footer at the end of a blob, and its SHA-256. Not yet authenticated: the caller compares it with what is.
+    pub(super) async fn read_footer(&self, object: &ObjectKey) -> Result<(Footer, [u8; 32]), Error> {
+        let mut length = TAIL_LEN;
+        loop {
+            let tail = match self.store.get(object, ByteRange::Suffix { length }).await {
+                Err(StoreError::NotFound) => return Err(Error::corrupt("missing object")),
+                other => other?,
+            };
+            match format::find_footer(&tail.bytes, tail.object_length)? {
+                Tail::Longer(needed) if needed > length => length = needed,
+                Tail::Longer(_) => return Err(Error::corrupt("footer")),
+                Tail::Whole(encoded) => {
+                    let footer = Footer::decode(&encoded)?;
+                    let whole = footer.content_length() + (encoded.len() + format::TRAILER_LEN) as u64;
+                    if whole != tail.object_length {
+                        return Err(Error::corrupt("footer"));
+                    }
+                    return Ok((footer, format::footer_sha256(&encoded)));
+                }
+            }
+        }
+    }
+}

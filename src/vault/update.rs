@@ -1,0 +1,194 @@
+//! A descriptor is corrected: a new version beside the old, sealed under the record's own key.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    domain::{
+        clock::Timestamp,
+        ids::{RecordId, RequestId, TenantId},
+        record::{Descriptor, Record},
+    },
+    index::{Change, Expect, Key, Row, Scope},
+    ledger::{leaf, outbox::Until},
+    proto::storage::{RecordRow, RecordUpdated, state_leaf::Body},
+};
+
+use prost::Message;
+
+use super::{
+    Error, Vault, descriptor,
+    record::{Located, Name},
+    tenant::{etag_conflict, name_payload, tag_request},
+    terms::{self, Terms},
+};
+
+/// Descriptor fields that replace a record's, and which of them do.
+#[derive(Clone, Debug)]
+pub struct DescriptorChange {
+    /// Fields to take: the API's names.
+    pub fields: BTreeSet<&'static str>,
+    /// Where they are taken from.
+    pub descriptor: Descriptor,
+}
+
+/// A correction.
+#[derive(Clone, Debug)]
+pub struct UpdateSpec {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which.
+    pub record: RecordId,
+    /// Alias of who asks.
+    pub actor: String,
+    /// What changes.
+    pub change: DescriptorChange,
+    /// Refuse unless the record still has this etag.
+    pub etag: Option<String>,
+    /// Makes the call idempotent.
+    pub request: Option<RequestId>,
+}
+
+impl Vault {
+    /// Corrects a record's descriptor; returns when the new version is in the bucket.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`](super::Kind); [`Kind::Conflict`](super::Kind) if the record changed since the etag, or meanwhile;
+    /// [`Kind::Invalid`](super::Kind) beyond a limit.
+    pub async fn update(&self, spec: UpdateSpec) -> Result<Record, Error> {
+        let name = Name::Id(spec.record);
+        let located = self
+            .locate(&spec.tenant, &name)
+            .await?
+            .ok_or_else(Error::not_found)?;
+        let keys = self.keys.tenant(&spec.tenant).await?;
+        let tag = spec
+            .request
+            .as_ref()
+            .map(|r| tag_request(&keys, &spec.tenant, r, &asked_for(&spec)));
+        if let Some(tag) = &tag
+            && self.seen(&spec.tenant, tag).await?.is_some()
+        {
+            self.ship_before_repeating().await?;
+            return Ok(self.open_record(&located).await?.0);
+        }
+        let (before, dek_keys) = self.open_record(&located).await?;
+        if spec.etag.as_ref().is_some_and(|etag| *etag != before.etag()) {
+            return Err(etag_conflict());
+        }
+        let after = merged(before.descriptor.clone(), &spec.change);
+        if let Some((field, rule)) = after.exceeded_limit() {
+            return Err(Error::invalid(format!("descriptor.{field}"), rule));
+        }
+        let now = self.clock.now();
+        let version = located.row.descriptor_version + 1;
+        let sealed = located
+            .place_of_version(version)
+            .seal(&dek_keys.descriptor, &after, &*self.rng)?;
+        let payload = name_payload(&sealed);
+        self.put_payload(&payload, sealed.clone()).await?;
+        let body = RecordUpdated {
+            record_id: spec.record.as_bytes().to_vec().into(),
+            descriptor_version: version,
+            descriptor: Some(payload),
+        };
+        let mut change = self
+            .update_rows(&located, &before.descriptor, &after, version, sealed, now)
+            .await?;
+        change.put.extend(
+            tag.as_ref()
+                .map(|tag| self.request_row(&spec.tenant, tag, Some(&spec.record), now)),
+        );
+        change.leaves.push(leaf::draft_for_request(
+            Scope::Tenant(spec.tenant.clone()),
+            &spec.actor,
+            now,
+            tag.as_ref(),
+            Body::RecordUpdated(body),
+        ));
+        self.commit_long(change, Until::Shipped).await?;
+        let located = self
+            .locate(&spec.tenant, &name)
+            .await?
+            .ok_or_else(Error::not_found)?;
+        Ok(self.open_record(&located).await?.0)
+    }
+
+    /// The rows of a record whose descriptor changed, and what must hold for them.
+    pub(super) async fn update_rows(
+        &self,
+        located: &Located,
+        before: &Descriptor,
+        after: &Descriptor,
+        version: u32,
+        sealed: bytes::Bytes,
+        now: Timestamp,
+    ) -> Result<Change, Error> {
+        let (tenant, id) = (&located.tenant, &located.id);
+        let keys = self.keys.tenant(tenant).await?;
+        let (old, new) = (
+            Terms::of(keys.index_key(), before),
+            Terms::of(keys.index_key(), after),
+        );
+        let all = old.numbered().union(&new.numbered()).copied().collect();
+        let numbers = terms::numbers(&*self.index, &self.rows, &*self.rng, tenant, &all).await?;
+        let (old, new) = (old.keys(tenant, id, &numbers), new.keys(tenant, id, &numbers));
+        let record = Key::Record(tenant.clone(), *id);
+        let row = RecordRow {
+            state: after.resting_state().number(),
+            start_micros: after.start.micros(),
+            descriptor_version: version,
+            sealed_descriptor: sealed,
+            updated_micros: now.micros(),
+            ..located.row.clone()
+        };
+        let mut change = Change {
+            expect: vec![Expect::Equals(record.clone(), located.value.clone())],
+            delete: old.iter().filter(|key| !new.contains(key)).cloned().collect(),
+            ..Change::default()
+        };
+        change.expect.extend(numbers.expectations());
+        change.put.extend(numbers.minted);
+        let found_by = new.into_iter().filter(|key| !old.contains(key));
+        change.put.extend(found_by.map(|key| Row {
+            key,
+            value: Vec::new(),
+        }));
+        change.put.push(self.rows.row(record, &row));
+        Ok(change)
+    }
+}
+
+fn asked_for(spec: &UpdateSpec) -> Vec<u8> {
+    let mut asked = spec.record.as_bytes().to_vec();
+    asked.extend_from_slice(format!("{:?}", spec.change.fields).as_bytes());
+    asked.extend_from_slice(spec.etag.as_deref().unwrap_or("").as_bytes());
+    asked.extend_from_slice(&descriptor::to_proto(&spec.change.descriptor).encode_to_vec());
+    asked
+}
+
+fn merged(mut descriptor: Descriptor, change: &DescriptorChange) -> Descriptor {
+    let new = change.descriptor.clone();
+    for field in &change.fields {
+        match *field {
+            "conversation_id" => descriptor.conversation_id.clone_from(&new.conversation_id),
+            "channel" => descriptor.channel = new.channel,
+            "direction" => descriptor.direction = new.direction,
+            "start_time" => descriptor.start = new.start,
+            "duration" => descriptor.duration_millis = new.duration_millis,
+            "parties" => descriptor.parties.clone_from(&new.parties),
+            "media_type" => descriptor.media_type.clone_from(&new.media_type),
+            "languages" => descriptor.languages.clone_from(&new.languages),
+            "labels" => descriptor.labels.clone_from(&new.labels),
+            "data_categories" => descriptor.data_categories.clone_from(&new.data_categories),
+            "allowed_purposes" => descriptor.allowed_purposes.clone_from(&new.allowed_purposes),
+            "legal_basis" => descriptor.legal_basis = new.legal_basis,
+            "notice_version" => descriptor.notice_version.clone_from(&new.notice_version),
+            "consent_ref" => descriptor.consent_ref.clone_from(&new.consent_ref),
+            "source" => descriptor.source.clone_from(&new.source),
+            "age_flag" => descriptor.age_flag = new.age_flag,
+            "jurisdictions" => descriptor.jurisdictions.clone_from(&new.jurisdictions),
+            _ => {}
+        }
+    }
+    descriptor
+}

@@ -1,0 +1,306 @@
+//! The scrub: every log, leaf, row, footer and segment is read, and all must agree and authenticate.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    blob::{
+        format,
+        store::{ByteRange, ObjectKey},
+    },
+    crypto::{
+        context,
+        kdf::DekKeys,
+        stream::{self, ExtentOpener, TagsDigest},
+    },
+    domain::{
+        ids::{RecordId, TenantId},
+        record::Record,
+    },
+    index::{Key, LogId, LogKind, Range, Scan},
+    ledger::{
+        leaf,
+        log::{LogName, LogReader, logs},
+    },
+    proto::storage::{RecordsPut, state_leaf::Body},
+};
+
+use bytes::BytesMut;
+
+use super::{Error, Kind, Vault, record::Located};
+
+const PAGE: usize = 256;
+
+/// Something that does not agree or authenticate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Where: an object's name, a log's origin, a record's id.
+    pub subject: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// What a scrub saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Logs whose every leaf was read and whose root was computed again.
+    pub logs: u64,
+    /// Leaves in them.
+    pub leaves: u64,
+    /// Tenants.
+    pub tenants: u64,
+    /// Records whose every byte was opened.
+    pub records: u64,
+    /// Their plaintext bytes.
+    pub bytes: u64,
+    /// Objects under `blobs/`.
+    pub blobs: u64,
+    /// What is wrong; empty when all is well.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    fn found(&mut self, subject: impl ToString, what: impl ToString) {
+        self.findings.push(Finding {
+            subject: subject.to_string(),
+            what: what.to_string(),
+        });
+    }
+
+    /// Keeps what is wrong with something stored; anything else ends the scrub.
+    fn check<T>(&mut self, subject: impl ToString, outcome: Result<T, Error>) -> Result<Option<T>, Error> {
+        match outcome {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if matches!(error.kind, Kind::Corrupt | Kind::NotFound | Kind::Shredded) => {
+                self.found(subject, &error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Vault {
+    /// Reads everything and reports what does not agree or authenticate. Bounded memory apart from the put leaves' names.
+    ///
+    /// # Errors
+    /// What keeps it from looking: store or index unavailable. What it finds wrong is in the report.
+    pub async fn verify(self: &Arc<Self>) -> Result<Report, Error> {
+        let mut report = Report::default();
+        let mut named = self.verify_logs(&mut report).await?;
+        let mut after = None;
+        loop {
+            let scan = Scan {
+                range: Range::Tenants,
+                reverse: false,
+                after,
+                limit: PAGE,
+            };
+            let rows = self.index.scan(&scan).await?;
+            let Some(last) = rows.last().map(|row| row.key.clone()) else {
+                break;
+            };
+            for row in rows {
+                let Key::Tenant(tenant) = row.key else { continue };
+                report.tenants += 1;
+                let outcome = self.tenant(&tenant).await;
+                report.check(&tenant, outcome)?;
+                self.verify_tenant(&tenant, &mut named, &mut report).await?;
+            }
+            after = Some(last);
+        }
+        for object in named.into_keys() {
+            report.found(object, "a leaf names this blob, but no row does");
+        }
+        self.verify_blobs(&mut report).await?;
+        Ok(report)
+    }
+
+    /// Verifies every state log and returns the put leaves by object.
+    async fn verify_logs(&self, report: &mut Report) -> Result<BTreeMap<String, RecordsPut>, Error> {
+        let mut named = BTreeMap::new();
+        for log in logs(&*self.store, LogKind::State).await? {
+            report.logs += 1;
+            let origin = LogName {
+                vault: self.realm.vault,
+                log,
+            }
+            .origin();
+            let outcome = self.verify_log(log, &mut named).await;
+            report.leaves += report.check(origin, outcome)?.unwrap_or(0);
+        }
+        Ok(named)
+    }
+
+    async fn verify_log(&self, log: LogId, named: &mut BTreeMap<String, RecordsPut>) -> Result<u64, Error> {
+        let name = LogName {
+            vault: self.realm.vault,
+            log,
+        };
+        let key = self.keys.region().signing().public_key();
+        let reader = LogReader::open(Arc::clone(&self.store), name, Some(key)).await?;
+        let reader = reader.ok_or_else(|| Error::corrupt("state log"))?;
+        reader.verify().await?;
+        let mut position = 0;
+        loop {
+            let entries = reader.read(position).await?;
+            if entries.is_empty() {
+                return Ok(position);
+            }
+            position += entries.len() as u64;
+            for entry in &entries {
+                let leaf = leaf::parse(entry).map_err(|e| Error::corrupt("leaf").because(e))?;
+                match leaf.body {
+                    Some(Body::RecordsPut(put)) => {
+                        named.insert(put.object_key.clone(), put);
+                    }
+                    Some(Body::RecordUpdated(body)) => {
+                        let payload = body.descriptor.ok_or_else(|| Error::corrupt("leaf"))?;
+                        self.read_payload(&payload).await?;
+                    }
+                    Some(Body::TenantCreated(body)) => {
+                        self.read_payload(&body.settings.ok_or_else(|| Error::corrupt("leaf"))?)
+                            .await?;
+                    }
+                    Some(Body::TenantUpdated(body)) => {
+                        self.read_payload(&body.settings.ok_or_else(|| Error::corrupt("leaf"))?)
+                            .await?;
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    async fn verify_tenant(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        named: &mut BTreeMap<String, RecordsPut>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let scan = Scan {
+                range: Range::Records(tenant.clone()),
+                reverse: false,
+                after,
+                limit: PAGE,
+            };
+            let rows = self.index.scan(&scan).await?;
+            let Some(last) = rows.last().map(|row| row.key.clone()) else {
+                return Ok(());
+            };
+            for row in rows {
+                let Key::Record(_, id) = row.key else { continue };
+                let outcome = self.verify_record(tenant, &id, row.value, named).await;
+                if let Some(record) = report.check(id, outcome)? {
+                    report.records += 1;
+                    report.bytes += record.size;
+                }
+            }
+            after = Some(last);
+        }
+    }
+
+    async fn verify_record(
+        &self,
+        tenant: &TenantId,
+        id: &RecordId,
+        value: Vec<u8>,
+        named: &mut BTreeMap<String, RecordsPut>,
+    ) -> Result<Record, Error> {
+        let located = self.parse_row(tenant, id, value)?;
+        let (record, keys) = self.open_record(&located).await?;
+        let object = ObjectKey::parse(&located.row.object_key)?;
+        let leaf = named
+            .remove(object.as_str())
+            .ok_or_else(|| Error::corrupt("no leaf names its blob"))?;
+        let (footer, sha256) = self.read_footer(&object).await?;
+        if leaf.footer_sha256[..] != sha256 || located.row.footer_sha256[..] != sha256 {
+            return Err(Error::corrupt("footer differs from leaf or row"));
+        }
+        let index = located.row.entry_index as usize;
+        self.open_entry(&footer, index, object.as_str()).await?;
+        let entry = footer
+            .entries
+            .get(index)
+            .ok_or_else(|| Error::corrupt("footer"))?;
+        if entry.record != *id || footer.entry_offset(index) != located.row.offset {
+            return Err(Error::corrupt("footer differs from leaf or row"));
+        }
+        let digest = self.verify_content(&located, &object, &keys).await?;
+        if digest != entry.tags_digest {
+            return Err(Error::corrupt("segment tags differ from the footer"));
+        }
+        Ok(record)
+    }
+
+    /// Opens every segment and returns the digest of all tags.
+    async fn verify_content(
+        &self,
+        located: &Located,
+        object: &ObjectKey,
+        keys: &DekKeys,
+    ) -> Result<[u8; 32], Error> {
+        let mut whole = TagsDigest::new();
+        let size = located.row.plaintext_length;
+        for piece in stream::map_range(size, 0, size)? {
+            let _room = self.budget.reserve(piece.len).await?;
+            let offset = located.row.offset + piece.header_offset;
+            let length = piece.len + stream::HEADER_LEN as u64;
+            let object = self
+                .store
+                .get(object, ByteRange::Exact { offset, length })
+                .await?;
+            let mut bytes = object
+                .bytes
+                .try_into_mut()
+                .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+            let header = bytes.split_to(stream::HEADER_LEN);
+            whole.update(&tags_of(&bytes));
+            let (tenant, kind) = (&located.tenant, located.kind.number());
+            let aad = context::extent(tenant, &located.id, kind, &located.region, piece.extent);
+            let header = header[..].try_into().map_err(|_| Error::corrupt("content"))?;
+            let opener = ExtentOpener::new(&keys.content, &aad, header)?;
+            piece.open(&opener, bytes)?;
+        }
+        Ok(whole.finish())
+    }
+
+    /// Every blob in the bucket belongs to a record.
+    async fn verify_blobs(&self, report: &mut Report) -> Result<(), Error> {
+        let mut next = None;
+        loop {
+            let page = self.store.list("blobs/", false, next.as_deref(), 1_000).await?;
+            for object in page.objects {
+                report.blobs += 1;
+                let known = match format::parse_object_key(&object.key) {
+                    Some((tenant, first)) => self.index.get(&Key::Record(tenant, first)).await?.is_some(),
+                    None => false,
+                };
+                if !known {
+                    report.found(
+                        &object.key,
+                        "no record names this blob: an orphan, or an upload under way",
+                    );
+                }
+            }
+            match page.next {
+                Some(token) => next = Some(token),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Digest of the tags of one extent's segments, given without its header.
+fn tags_of(segments: &[u8]) -> [u8; 32] {
+    let mut digest = TagsDigest::new();
+    let first = stream::SEGMENT_LEN - stream::HEADER_LEN;
+    let (head, rest) = segments.split_at(first.min(segments.len()));
+    for segment in std::iter::once(head).chain(rest.chunks(stream::SEGMENT_LEN)) {
+        if segment.len() >= stream::TAG_LEN {
+            digest.update(&segment[segment.len() - stream::TAG_LEN..]);
+        }
+    }
+    digest.finish()
+}
