@@ -88,3 +88,6 @@ impl Vault {
         Ok(self.ledger.ship().await?)
     }
 }
+
+#[cfg(test)]
+mod tests;
