@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Change, IndexError, Key, LeafDraft, Row, Scan, Scope, SCAN_ROWS, VALUE_BYTES};
+use super::{Change, IndexError, Key, LeafDraft, Row, SCAN_ROWS, Scan, Scope, VALUE_BYTES};
 use crate::domain::limits;
 
 impl Change {
@@ -21,7 +21,10 @@ impl Change {
     fn check_size(&self) -> Result<(), IndexError> {
         let rows = self.put.len() + self.delete.len() + self.leaves.len();
         ensure(rows <= limits::TRANSACTION_ROWS, "more than 64 rows and leaves")?;
-        ensure(self.expect.len() <= limits::TRANSACTION_ROWS, "more than 64 preconditions")
+        ensure(
+            self.expect.len() <= limits::TRANSACTION_ROWS,
+            "more than 64 preconditions",
+        )
     }
 
     fn written_once(&self) -> Result<BTreeSet<&Key>, IndexError> {
@@ -53,7 +56,10 @@ impl Scan {
     /// # Errors
     /// [`IndexError::InvalidChange`] unless the limit is 1..=[`SCAN_ROWS`].
     pub fn check(&self) -> Result<(), IndexError> {
-        ensure((1..=SCAN_ROWS).contains(&self.limit), "the limit of a scan is 1 to 1000")
+        ensure(
+            (1..=SCAN_ROWS).contains(&self.limit),
+            "the limit of a scan is 1 to 1000",
+        )
     }
 }
 
@@ -63,7 +69,9 @@ impl Scan {
 /// [`IndexError::Corrupt`] unless the row is eight bytes.
 pub(super) fn counter(row: Option<&[u8]>) -> Result<u64, IndexError> {
     let Some(bytes) = row else { return Ok(0) };
-    let bytes = bytes.try_into().map_err(|_| IndexError::Corrupt("a counter is not eight bytes"))?;
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| IndexError::Corrupt("a counter is not eight bytes"))?;
     Ok(u64::from_be_bytes(bytes))
 }
 
@@ -72,7 +80,9 @@ pub(super) fn counter(row: Option<&[u8]>) -> Result<u64, IndexError> {
 /// # Errors
 /// [`IndexError::Corrupt`] at the end of all numbers: nobody counts that far.
 pub(super) fn after(number: u64) -> Result<u64, IndexError> {
-    number.checked_add(1).ok_or(IndexError::Corrupt("a counter is at its end"))
+    number
+        .checked_add(1)
+        .ok_or(IndexError::Corrupt("a counter is at its end"))
 }
 
 /// Whether leaves of `scope` are numbered.
@@ -83,13 +93,23 @@ pub(super) fn is_numbered(scope: &Scope) -> bool {
 fn check_row(row: &Row) -> Result<(), IndexError> {
     ensure(row.value.len() <= VALUE_BYTES, "a value is longer than 64 KiB")?;
     let counts = matches!(row.key, Key::Sequence(_) | Key::LogNext(_));
-    ensure(!counts || row.value.len() == size_of::<u64>(), "a counter is eight bytes")
+    ensure(
+        !counts || row.value.len() == size_of::<u64>(),
+        "a counter is eight bytes",
+    )
 }
 
 fn check_leaf(leaf: &LeafDraft) -> Result<(), IndexError> {
-    ensure(leaf.body.len() <= limits::LEAF_BYTES, "a leaf is longer than 60 KiB")
+    ensure(
+        leaf.body.len() <= limits::LEAF_BYTES,
+        "a leaf is longer than 60 KiB",
+    )
 }
 
 fn ensure(holds: bool, what: &'static str) -> Result<(), IndexError> {
-    if holds { Ok(()) } else { Err(IndexError::InvalidChange(what)) }
+    if holds {
+        Ok(())
+    } else {
+        Err(IndexError::InvalidChange(what))
+    }
 }

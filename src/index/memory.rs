@@ -34,7 +34,7 @@ impl MemoryIndex {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A change is built aside and swapped in, so what a panic leaves behind is whole.
+        // Nothing under the lock panics, so a poisoned lock guards whole rows.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -59,10 +59,15 @@ impl Index for MemoryIndex {
         scan.check()?;
         let state = self.state();
         let listed = state.rows.iter().filter(|(key, _)| contains(&scan.range, key));
-        let row = |(key, value): (&Key, &Vec<u8>)| Row { key: key.clone(), value: value.clone() };
+        let row = |(key, value): (&Key, &Vec<u8>)| Row {
+            key: key.clone(),
+            value: value.clone(),
+        };
         let after = scan.after.as_ref();
         Ok(if scan.reverse {
-            let rest = listed.rev().filter(|(key, _)| after.is_none_or(|after| *key < after));
+            let rest = listed
+                .rev()
+                .filter(|(key, _)| after.is_none_or(|after| *key < after));
             rest.take(scan.limit).map(row).collect()
         } else {
             let rest = listed.filter(|(key, _)| after.is_none_or(|after| *key > after));
@@ -77,7 +82,9 @@ impl Index for MemoryIndex {
     }
 
     async fn shipped(&self, log: LogId, position: u64) -> Result<(), IndexError> {
-        self.state().queue.retain(|(of, at), _| *of != log || *at >= position);
+        self.state()
+            .queue
+            .retain(|(of, at), _| *of != log || *at >= position);
         Ok(())
     }
 }
@@ -97,7 +104,8 @@ impl State {
         for key in &change.delete {
             self.rows.remove(key);
         }
-        self.rows.extend(change.put.into_iter().map(|row| (row.key, row.value)));
+        self.rows
+            .extend(change.put.into_iter().map(|row| (row.key, row.value)));
         Ok(receipts)
     }
 
@@ -115,7 +123,14 @@ impl State {
         let sequence = self.next_sequence(&leaf)?;
         let receipt = LeafReceipt { position, sequence };
         self.rows.insert(next, after(position)?.to_be_bytes().to_vec());
-        self.queue.insert((log, position), QueuedLeaf { receipt, scope: leaf.scope, body: leaf.body });
+        self.queue.insert(
+            (log, position),
+            QueuedLeaf {
+                receipt,
+                scope: leaf.scope,
+                body: leaf.body,
+            },
+        );
         Ok(receipt)
     }
 
@@ -157,4 +172,20 @@ fn contains(range: &Range, key: &Key) -> bool {
         }
         _ => false,
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{error::Error, sync::Arc};
+
+    use super::*;
+    use crate::index::suite::Harness;
+
+    impl Harness for MemoryIndex {
+        fn open(&self) -> Result<Arc<dyn Index>, Box<dyn Error + Send + Sync>> {
+            Ok(Arc::new(self.clone()))
+        }
+    }
+
+    crate::index_suite!(MemoryIndex::new());
 }

@@ -85,14 +85,23 @@ mod tests {
     #[test]
     fn a_full_disk_is_full() {
         let full = std::io::Error::from_raw_os_error(28); // ENOSPC
-        assert!(matches!(IndexError::from(::sled::Error::Io(full)), IndexError::Full));
+        assert!(matches!(
+            IndexError::from(::sled::Error::Io(full)),
+            IndexError::Full
+        ));
     }
 
     #[test]
     fn a_panic_is_remembered() {
         let health = Health::default();
         let call = || -> Result<(), IndexError> { panic!("as sled does") };
-        assert!(matches!(health.guard(call), Err(IndexError::Corrupt("the engine panicked"))));
-        assert!(matches!(health.guard(|| Ok(())), Err(IndexError::Corrupt("the engine panicked before"))));
+        assert!(matches!(
+            health.guard(call),
+            Err(IndexError::Corrupt("the engine panicked"))
+        ));
+        assert!(matches!(
+            health.guard(|| Ok(())),
+            Err(IndexError::Corrupt("the engine panicked before"))
+        ));
     }
 }

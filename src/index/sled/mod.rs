@@ -6,6 +6,8 @@
 //! Reads go to tokio's blocking threads (a page that is not in the cache is read from the file); writes go to two threads of
 //! our own ([`writer`]).
 
+#[cfg(test)]
+mod damage;
 mod error;
 mod keys;
 mod open;
@@ -83,7 +85,9 @@ impl SledIndex {
     ) -> Result<T, IndexError> {
         let reader = self.reader.clone().ok_or_else(closed)?;
         let health = Arc::clone(&self.health);
-        tokio::task::spawn_blocking(move || health.guard(|| read(&reader.tree))).await.map_err(unavailable)?
+        tokio::task::spawn_blocking(move || health.guard(|| read(&reader.tree)))
+            .await
+            .map_err(unavailable)?
     }
 
     fn writer(&self) -> Result<&Writer, IndexError> {
@@ -105,7 +109,8 @@ impl Index for SledIndex {
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
         let keys: Vec<_> = keys.iter().map(keys::encode).collect();
-        self.read(move |tree| keys.iter().map(|key| rows::read(tree, key)).collect()).await
+        self.read(move |tree| keys.iter().map(|key| rows::read(tree, key)).collect())
+            .await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Vec<Row>, IndexError> {
@@ -127,14 +132,18 @@ impl Index for SledIndex {
 
 impl fmt::Debug for SledIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SledIndex").field("writer", &self.writer).finish_non_exhaustive()
+        f.debug_struct("SledIndex")
+            .field("writer", &self.writer)
+            .finish_non_exhaustive()
     }
 }
 
 impl Drop for SledIndex {
     fn drop(&mut self) {
         self.writer = None;
-        let Some(Reader { tree, _busy }) = self.reader.take() else { return };
+        let Some(Reader { tree, _busy }) = self.reader.take() else {
+            return;
+        };
         drop(_busy);
         // Nobody ever sends: this returns when the last read, perhaps of a cancelled caller, has ended.
         drop(self.idle.get_mut().map(|idle| idle.recv()));
@@ -162,7 +171,11 @@ fn list(tree: &Tree, span: Span, reverse: bool, limit: usize) -> Result<Vec<Row>
         return Ok(Vec::new());
     }
     let range = tree.range(span.low..span.high);
-    if reverse { take(tree, range.rev(), limit) } else { take(tree, range, limit) }
+    if reverse {
+        take(tree, range.rev(), limit)
+    } else {
+        take(tree, range, limit)
+    }
 }
 
 fn take(
@@ -170,7 +183,10 @@ fn take(
     range: impl Iterator<Item = ::sled::Result<(::sled::IVec, ::sled::IVec)>>,
     limit: usize,
 ) -> Result<Vec<Row>, IndexError> {
-    range.filter_map(|row| read_row(tree, row).transpose()).take(limit).collect()
+    range
+        .filter_map(|row| read_row(tree, row).transpose())
+        .take(limit)
+        .collect()
 }
 
 /// A row of a scan; `None` if it was deleted while the scan came to it.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ::sled::{Config, Mode, Tree};
+use ::sled::{Config, Tree};
 use rustix::fs::{FlockOperation, flock};
 
 use super::SledOptions;
@@ -27,7 +27,6 @@ const LOOK: Duration = Duration::from_millis(1);
 pub(super) fn tree(dir: &Path, options: SledOptions) -> Result<Tree, IndexError> {
     let db = Config::new()
         .path(dir)
-        .mode(Mode::HighThroughput)
         .cache_capacity(options.cache_bytes)
         .open()?;
     sync_entries(dir)?;
@@ -70,7 +69,7 @@ fn await_lock(lock: &File) {
         }
     }
     // Closing the handle would do as well, but not before the caller has dropped it.
-    drop(flock(lock, FlockOperation::Unlock));
+    let _ = flock(lock, FlockOperation::Unlock);
 }
 
 /// Makes the files themselves durable: sled writes their content, not their names.

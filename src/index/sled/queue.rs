@@ -21,7 +21,13 @@ pub(super) fn encode(sequence: u64, leaf: &LeafDraft) -> Result<Vec<u8>, IndexEr
         Scope::Region => (REGION, ""),
         Scope::Tenant(tenant) => (length(tenant.as_str())?, tenant.as_str()),
     };
-    Ok([&sequence.to_be_bytes()[..], &[scope], tenant.as_bytes(), &leaf.body].concat())
+    Ok([
+        &sequence.to_be_bytes()[..],
+        &[scope],
+        tenant.as_bytes(),
+        &leaf.body,
+    ]
+    .concat())
 }
 
 /// Up to `limit` leaves of `log` from position `from` on.
@@ -35,7 +41,9 @@ pub(super) fn list(tree: &Tree, log: LogId, from: u64, limit: usize) -> Result<V
         let (key, head) = row?;
         let position = position_of(&key)?;
         // Deleted since means shipped since.
-        let Some(value) = rows::complete(tree, &key, head)? else { continue };
+        let Some(value) = rows::complete(tree, &key, head)? else {
+            continue;
+        };
         leaves.push(decode(position, &value)?);
     }
     Ok(leaves)
@@ -73,12 +81,21 @@ fn decode(position: u64, value: &[u8]) -> Result<QueuedLeaf, IndexError> {
         FACT => (Scope::Fact, rest),
         REGION => (Scope::Region, rest),
         length => {
-            let (tenant, body) = rest.split_at_checked(usize::from(length)).ok_or_else(unreadable)?;
+            let (tenant, body) = rest
+                .split_at_checked(usize::from(length))
+                .ok_or_else(unreadable)?;
             (Scope::Tenant(parse(tenant)?), body)
         }
     };
-    let receipt = LeafReceipt { position, sequence: u64::from_be_bytes(*sequence) };
-    Ok(QueuedLeaf { receipt, scope, body: body.to_vec() })
+    let receipt = LeafReceipt {
+        position,
+        sequence: u64::from_be_bytes(*sequence),
+    };
+    Ok(QueuedLeaf {
+        receipt,
+        scope,
+        body: body.to_vec(),
+    })
 }
 
 fn position_of(key: &[u8]) -> Result<u64, IndexError> {

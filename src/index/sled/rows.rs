@@ -72,7 +72,9 @@ pub(super) fn complete<R: Rows>(rows: &R, key: &[u8], mut head: IVec) -> Result<
         if let Some(value) = assemble(rows, key, &head)? {
             return Ok(Some(value));
         }
-        let Some(again) = rows.lookup(key)? else { return Ok(None) };
+        let Some(again) = rows.lookup(key)? else {
+            return Ok(None);
+        };
         looks = if again == head { looks + 1 } else { 0 };
         if looks == LOOKS {
             return Err(IndexError::Corrupt("a value differs from its checksum").into());
@@ -103,7 +105,9 @@ pub(super) fn write(rows: &TransactionalTree, key: &[u8], value: &[u8]) -> Resul
 /// # Errors
 /// [`IndexError::Corrupt`] if the row cannot be read.
 pub(super) fn remove(rows: &TransactionalTree, key: &[u8]) -> Result<(), Conflict> {
-    let Some(head) = rows.remove(key)? else { return Ok(()) };
+    let Some(head) = rows.remove(key)? else {
+        return Ok(());
+    };
     for place in 0..pieces(&head)? {
         rows.remove(keys::chunk(key, place))?;
     }
@@ -132,7 +136,10 @@ impl<'a> Head<'a> {
         let crc = u32::from_be_bytes(*crc);
         match *kind {
             WHOLE => Ok(Self::Whole { crc, value: rest }),
-            IN_PIECES => Ok(Self::InPieces { crc, length: read_length(rest)? }),
+            IN_PIECES => Ok(Self::InPieces {
+                crc,
+                length: read_length(rest)?,
+            }),
             _ => Err(unreadable()),
         }
     }
@@ -144,7 +151,10 @@ fn head_of(key: &[u8], value: &[u8]) -> Result<(Vec<u8>, u16), IndexError> {
         return Ok(([&[WHOLE][..], &crc, value].concat(), 0));
     }
     let length = u32::try_from(value.len()).map_err(|_| IndexError::InvalidChange("a value is too long"))?;
-    Ok(([&[IN_PIECES][..], &crc, &length.to_be_bytes()].concat(), piece_count(value.len())?))
+    Ok((
+        [&[IN_PIECES][..], &crc, &length.to_be_bytes()].concat(),
+        piece_count(value.len())?,
+    ))
 }
 
 /// The value, or `None` if head and pieces do not fit together.
@@ -159,7 +169,9 @@ fn assemble<R: Rows>(rows: &R, key: &[u8], head: &[u8]) -> Result<Option<Vec<u8>
 fn gather<R: Rows>(rows: &R, key: &[u8], length: usize) -> Result<Vec<u8>, R::Error> {
     let mut value = Vec::new();
     for place in 0..piece_count(length)? {
-        let Some(piece) = rows.lookup(&keys::chunk(key, place))? else { break };
+        let Some(piece) = rows.lookup(&keys::chunk(key, place))? else {
+            break;
+        };
         value.extend_from_slice(&piece);
     }
     Ok(value)

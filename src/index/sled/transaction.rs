@@ -26,7 +26,11 @@ pub(super) fn apply(tree: &Tree, change: &Change) -> Result<Vec<LeafReceipt>, In
             rows::remove(rows, &keys::encode(key))?;
         }
         match change.log {
-            Some(log) => change.leaves.iter().map(|leaf| enqueue(rows, log, leaf)).collect(),
+            Some(log) => change
+                .leaves
+                .iter()
+                .map(|leaf| enqueue(rows, log, leaf))
+                .collect(),
             None => Ok(Vec::new()),
         }
     })?)

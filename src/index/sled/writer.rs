@@ -93,7 +93,11 @@ impl Writer {
             spawn("index-apply", move || applier.run(to_apply))?,
             spawn("index-sync", move || syncer.run(&to_sync))?,
         ];
-        Ok(Self { asked: Some(asked), threads, progress })
+        Ok(Self {
+            asked: Some(asked),
+            threads,
+            progress,
+        })
     }
 
     /// Applies `change` and returns when it, and everything applied before it, is durable.
@@ -106,7 +110,10 @@ impl Writer {
         let (answer, answered) = oneshot::channel();
         let stopped = || self.progress.stopped();
         let asked = self.asked.as_ref().ok_or_else(stopped)?;
-        asked.send(Asked { change, answer }).await.map_err(|_| stopped())?;
+        asked
+            .send(Asked { change, answer })
+            .await
+            .map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
 
@@ -144,7 +151,11 @@ struct Applier {
 impl Applier {
     fn run(self, mut asked: queue::Receiver<Asked>) {
         while let Some(Asked { change, answer }) = asked.blocking_recv() {
-            let applied = Applied { outcome: self.apply(&change), count: self.count(), answer };
+            let applied = Applied {
+                outcome: self.apply(&change),
+                count: self.count(),
+                answer,
+            };
             if self.applied.send(applied).is_err() {
                 return;
             }

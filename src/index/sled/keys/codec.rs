@@ -100,7 +100,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn time(&mut self) -> Result<Timestamp, IndexError> {
-        self.u64().map(|flipped| Timestamp((flipped ^ SIGN).cast_signed()))
+        self.u64()
+            .map(|flipped| Timestamp((flipped ^ SIGN).cast_signed()))
     }
 
     pub(super) fn text(&mut self) -> Result<String, IndexError> {
@@ -129,7 +130,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn end(&self) -> Result<(), IndexError> {
-        if self.0.is_empty() { Ok(()) } else { Err(undecodable()) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(undecodable())
+        }
     }
 }
 

@@ -74,7 +74,11 @@ fn read_log(columns: &mut Reader<'_>) -> Result<LogId, IndexError> {
         ACCESS => LogKind::Access,
         _ => return Err(undecodable()),
     };
-    Ok(LogId { kind, node: columns.u32()?, term: columns.u64()? })
+    Ok(LogId {
+        kind,
+        node: columns.u32()?,
+        term: columns.u64()?,
+    })
 }
 
 fn read_scope(columns: &mut Reader<'_>) -> Result<Scope, IndexError> {

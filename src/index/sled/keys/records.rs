@@ -18,7 +18,10 @@ pub(super) fn record(tenant: &TenantId, record: &RecordId) -> Vec<u8> {
 }
 
 pub(super) fn by_time(tenant: &TenantId, time: Timestamp, record: &RecordId) -> Vec<u8> {
-    with(Table::ByTime, tenant).time(time).bytes(record.as_bytes()).done()
+    with(Table::ByTime, tenant)
+        .time(time)
+        .bytes(record.as_bytes())
+        .done()
 }
 
 pub(super) fn by_conversation(
@@ -46,7 +49,12 @@ pub(super) fn in_time(tenant: &TenantId, from: Timestamp, to: Timestamp) -> Span
 }
 
 pub(super) fn of_conversation(tenant: &TenantId, number: &Number, from: Timestamp, to: Timestamp) -> Span {
-    let at = |time| with(Table::ByConversation, tenant).bytes(number).time(time).done();
+    let at = |time| {
+        with(Table::ByConversation, tenant)
+            .bytes(number)
+            .time(time)
+            .done()
+    };
     Span::between(at(from), at(to))
 }
 
@@ -86,5 +94,10 @@ fn read_numbered(
     columns: &mut Reader<'_>,
     key: fn(TenantId, Number, Timestamp, RecordId) -> Key,
 ) -> Result<Key, IndexError> {
-    Ok(key(columns.id()?, columns.array()?, columns.time()?, columns.record()?))
+    Ok(key(
+        columns.id()?,
+        columns.array()?,
+        columns.time()?,
+        columns.record()?,
+    ))
 }
