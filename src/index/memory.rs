@@ -34,7 +34,7 @@ impl MemoryIndex {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A change is built aside and swapped in, so what a panic leaves behind is whole.
+        // Nothing under the lock panics, so a poisoned lock guards whole rows.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -172,4 +172,20 @@ fn contains(range: &Range, key: &Key) -> bool {
         }
         _ => false,
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{error::Error, sync::Arc};
+
+    use super::*;
+    use crate::index::suite::Harness;
+
+    impl Harness for MemoryIndex {
+        fn open(&self) -> Result<Arc<dyn Index>, Box<dyn Error + Send + Sync>> {
+            Ok(Arc::new(self.clone()))
+        }
+    }
+
+    crate::index_suite!(MemoryIndex::new());
 }
