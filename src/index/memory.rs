@@ -33,6 +33,24 @@ impl MemoryIndex {
         Self::default()
     }
 
+    /// A copy as it is now, which goes its own way.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(self.state().clone())),
+        }
+    }
+
+    /// Every row, to be looked at or damaged by a test.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Row> {
+        let row = |(key, value): (&Key, &Vec<u8>)| Row {
+            key: key.clone(),
+            value: value.clone(),
+        };
+        self.state().rows.iter().map(row).collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing under the lock panics, so a poisoned lock guards whole rows.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -142,6 +142,13 @@ impl Opened {
         self.stop.send_replace(true);
         let _ = self.shipping.await;
     }
+
+    /// Stops at once, as if the process had died: what is queued stays queued.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn crash(self) {
+        self.shipping.abort();
+        let _ = self.shipping.await;
+    }
 }
 
 /// What a vault is opened over.
