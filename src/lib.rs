@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod blob;
+pub mod client;
 pub mod config;
 pub mod crypto;
 pub mod domain;
