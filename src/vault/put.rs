@@ -144,7 +144,6 @@ struct Writer {
 struct StoredPart {
     receipt: PartReceipt,
     tags_digest: [u8; 32],
-    _room: Reservation,
 }
 
 impl Vault {
@@ -408,10 +407,11 @@ impl Writer {
             let receipt = store
                 .put_part(&key, &upload, number, offset, sealed.bytes.freeze())
                 .await?;
+            // Not when it is collected: the upload may be waiting for this very room to fill its next part.
+            drop(room);
             Ok(StoredPart {
                 receipt,
                 tags_digest: sealed.tags_digest,
-                _room: room,
             })
         }));
         self.extent += 1;
