@@ -341,7 +341,10 @@ mod tests {
             let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
             (name, serde_json::from_slice(&fs::read(path).unwrap()).unwrap())
         };
-        fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap().path())).collect()
+        fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| read(entry.unwrap().path()))
+            .collect()
     }
 
     fn end(vector: &serde_json::Value) -> Bytes {
@@ -357,21 +360,35 @@ mod tests {
 
     #[test]
     fn footers_of_the_specification_are_read_and_written_alike() {
-        let good: Vec<_> = vectors().into_iter().filter(|(n, _)| !n.starts_with("malformed")).collect();
+        let good: Vec<_> = vectors()
+            .into_iter()
+            .filter(|(n, _)| !n.starts_with("malformed"))
+            .collect();
         assert_eq!(good.len(), 3);
         for (name, vector) in good {
             let (footer, encoded) = open(&end(&vector)).unwrap();
-            assert_eq!(hex::encode(footer_sha256(&encoded)), vector["sha256"].as_str().unwrap(), "{name}");
+            assert_eq!(
+                hex::encode(footer_sha256(&encoded)),
+                vector["sha256"].as_str().unwrap(),
+                "{name}"
+            );
             let lengths: Vec<u64> = footer.entries.iter().map(|e| e.plaintext_length).collect();
             assert_eq!(serde_json::json!(lengths), vector["plaintext_lengths"], "{name}");
-            assert_eq!(footer.content_length(), vector["content_length"].as_u64().unwrap(), "{name}");
+            assert_eq!(
+                footer.content_length(),
+                vector["content_length"].as_u64().unwrap(),
+                "{name}"
+            );
             assert_eq!(footer.encode().unwrap().bytes, end(&vector), "{name}");
         }
     }
 
     #[test]
     fn malformed_footers_are_refused() {
-        let bad: Vec<_> = vectors().into_iter().filter(|(n, _)| n.starts_with("malformed")).collect();
+        let bad: Vec<_> = vectors()
+            .into_iter()
+            .filter(|(n, _)| n.starts_with("malformed"))
+            .collect();
         assert_eq!(bad.len(), 21);
         for (name, vector) in bad {
             assert!(open(&end(&vector)).is_err(), "{name}");
@@ -395,7 +412,10 @@ mod tests {
         let whole = end(&vector);
         let cut = whole.slice(whole.len() - 20..);
         assert_eq!(find_footer(&cut, 1_000), Ok(Tail::Longer(whole.len() as u64)));
-        assert!(find_footer(&cut, whole.len() as u64 - 1).is_err(), "no object is shorter than its footer");
+        assert!(
+            find_footer(&cut, whole.len() as u64 - 1).is_err(),
+            "no object is shorter than its footer"
+        );
     }
 
     #[test]
@@ -404,9 +424,19 @@ mod tests {
         let record: RecordId = "01890a5d-ac96-774b-bcce-b302099a8058".parse().unwrap();
         let name = object_key(&tenant, Timestamp(951_782_400_000_000), &record);
         assert_eq!(name, "blobs/acme/2000/02/29/01890a5d-ac96-774b-bcce-b302099a8058");
-        assert_eq!(parse_object_key(&ObjectKey::parse(&name).unwrap()), Some((tenant, record)));
-        for other in ["blobs/acme/x", "payloads/acme/2000/02/29/01890a5d-ac96-774b-bcce-b302099a8058"] {
-            assert_eq!(parse_object_key(&ObjectKey::parse(other).unwrap()), None, "{other}");
+        assert_eq!(
+            parse_object_key(&ObjectKey::parse(&name).unwrap()),
+            Some((tenant, record))
+        );
+        for other in [
+            "blobs/acme/x",
+            "payloads/acme/2000/02/29/01890a5d-ac96-774b-bcce-b302099a8058",
+        ] {
+            assert_eq!(
+                parse_object_key(&ObjectKey::parse(other).unwrap()),
+                None,
+                "{other}"
+            );
         }
     }
 }

@@ -12,6 +12,7 @@ mod open;
 mod put;
 mod record;
 mod replay;
+mod requests;
 mod rows;
 mod tenant;
 mod terms;
