@@ -204,6 +204,7 @@ impl Vault {
         if let Some(created) = genesis {
             vault.log_genesis(created).await?;
         }
+        vault.close_open_pages().await?;
         let replayed = replay::catch_up(&vault, &in_bucket).await?;
         vault.retire_earlier_logs().await?;
         let (stop, stopped) = watch::channel(false);
