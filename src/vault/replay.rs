@@ -332,7 +332,9 @@ impl<'a> Replay<'a> {
             }
         };
         if let (Scope::Tenant(tenant), Some(request)) = (scope, request) {
-            change.put.push(vault.request_row(tenant, &request, None, at));
+            vault
+                .remember_request(&mut change, tenant, &request, None, at)
+                .await?;
         }
         change.put.push(Row {
             key: Key::Sequence(scope.clone()),
