@@ -623,9 +623,8 @@ impl Vault {
                 change.put.push(self.rows.row(key, &row));
             }
             if let Some(request) = &entry.request {
-                change
-                    .put
-                    .push(self.request_row(tenant, request, Some(&entry.record), footer.created));
+                self.remember_request(&mut change, tenant, request, Some(&entry.record), footer.created)
+                    .await?;
             }
             let key = Key::Record(tenant.clone(), entry.record);
             change.expect.push(Expect::Absent(key.clone()));
