@@ -1,1 +1,659 @@
-//! To come.
+//! Random histories, driven through the vault and the model side by side; every answer is compared.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    sync::Arc,
+    time::Duration,
+};
+
+use callvault::{
+    domain::{
+        ids::{RecordId, TenantId},
+        limits,
+        record::{Descriptor, Kind as RecordKind, Query, Record, State, SubjectIdentifier},
+    },
+    testing::world::{Engine, Snapshot, World},
+    vault::{Closing, DescriptorChange, Draft, Error, Kind, Name, Order, PutSpec, TenantChange, UpdateSpec, Vault},
+};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+
+use super::{
+    kit::*,
+    model::{Answer, Model, Outcome, Upload},
+    ops::{After, Draw, Etag, Fault, Op, Other, Which, class_id, external_id, history, purpose, request_id, tenant_id},
+};
+
+/// Every random history agrees with the model, survives what happens to it, and comes back from the bucket alone.
+#[test]
+fn histories_agree_with_the_model_and_come_back_from_the_bucket() {
+    if let Err(panic) = roomy(drive_many) {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Unoptimised futures and strategies of whole histories are large.
+fn roomy(work: impl FnOnce() + Send + 'static) -> std::thread::Result<()> {
+    let thread = std::thread::Builder::new().stack_size(256 << 20);
+    thread.spawn(work).unwrap().join()
+}
+
+fn drive_many() {
+    let cases = std::env::var("CALLVAULT_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(24);
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 300,
+        ..Config::default()
+    };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let strategy = history();
+    let outcome = runner.run(&strategy, |history| {
+        let engine = if history.len() % 2 == 0 { Engine::Memory } else { Engine::Sled };
+        let outcome = roomy(move || run(engine, &history));
+        outcome.map_err(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            TestCaseError::fail(text.unwrap_or_default())
+        })
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
+
+fn run(engine: Engine, history: &[Op]) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut drive = Drive::new(engine).await;
+        for (n, op) in history.iter().enumerate() {
+            if n % 3 > 0 {
+                drive.advance(1_000);
+            }
+            drive.step(op).await;
+        }
+        drive.end().await;
+    });
+}
+
+struct Drive {
+    _dir: tempfile::TempDir,
+    world: World,
+    model: Model,
+    uploads: Vec<Upload>,
+    snapshot: Option<Snapshot>,
+    /// Blobs that failed puts may have left.
+    orphans: usize,
+    /// Whether the last call was answered by the vault itself.
+    answered: bool,
+}
+
+/// What a failed put may become after a rebuild.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Limbo {
+    pub(crate) upload: Upload,
+    kind: RecordKind,
+    descriptor: Descriptor,
+}
+
+/// How a call is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weather {
+    Fair,
+    /// The store may fail.
+    Faulty,
+    /// The log is down, and the caller does not wait.
+    Cut,
+}
+
+impl Drive {
+    async fn new(engine: Engine) -> Self {
+        let dir = directory();
+        let mut world = World::new(dir.path(), engine, 1).unwrap();
+        world.open().await.unwrap();
+        let model = Model { now: now(&world), ..Model::default() };
+        let mut drive = Self { _dir: dir, world, model, uploads: Vec::new(), snapshot: None, orphans: 0, answered: true };
+        // Most histories begin with something to work with.
+        for class in 0..2 {
+            if class == 0 {
+                drive.tenant_made(0).await;
+            }
+            drive.step(&Op::CreateClass { tenant: 0, class, minimum: 1, maximum: None, request: None }).await;
+        }
+        drive
+    }
+
+    async fn tenant_made(&mut self, n: u8) {
+        let id = tenant_id(n);
+        let made = self.vault().create_tenant(ACTOR, &id, Default::default(), None).await.unwrap();
+        assert_eq!(self.model.create_tenant(&id, Default::default(), None), Ok(made));
+    }
+
+    fn vault(&self) -> &Arc<Vault> {
+        self.world.vault()
+    }
+
+    fn advance(&mut self, micros: i64) {
+        self.model.now = self.world.clock.advance(micros);
+    }
+
+    async fn step(&mut self, op: &Op) {
+        match op {
+            Op::Advance(micros) => self.advance(*micros),
+            Op::Restart => self.restart().await,
+            Op::Crash => {
+                self.world.crash().await;
+                assert_eq!(self.world.open().await.unwrap(), None, "nothing was lost");
+            }
+            Op::LoseIndex { crash } => self.lose_index(*crash).await,
+            Op::RestoreIndex => self.restore_index().await,
+            Op::Verify => self.verify().await,
+            Op::Faulty(fault, op) => {
+                self.arm(*fault);
+                self.call(op, Weather::Faulty).await;
+            }
+            Op::Cut(op, after) => self.cut(op, *after).await,
+            op => self.call(op, Weather::Fair).await,
+        }
+    }
+
+    // --- what happens to the process ---
+
+    async fn restart(&mut self) {
+        self.world.close().await;
+        self.snapshot = Some(self.world.snapshot_index().await.unwrap());
+        assert_eq!(self.world.open().await.unwrap(), None, "nothing was lost");
+    }
+
+    async fn lose_index(&mut self, crash: bool) {
+        if crash {
+            self.world.crash().await;
+        } else {
+            self.world.close().await;
+        }
+        self.world.lose_index().await.unwrap();
+        self.reopen_behind().await;
+        self.agrees().await;
+    }
+
+    async fn restore_index(&mut self) {
+        let Some(snapshot) = self.snapshot.take() else { return };
+        self.world.close().await;
+        self.world.restore_index(&snapshot).await.unwrap();
+        self.reopen_behind().await;
+        self.snapshot = Some(snapshot);
+        self.agrees().await;
+    }
+
+    /// Opens a vault whose index may be behind: failed puts may appear.
+    async fn reopen_behind(&mut self) {
+        if let Some(replayed) = self.world.open().await.unwrap() {
+            assert_eq!(replayed.broken, Vec::<String>::new());
+        }
+        self.take_from_limbo().await;
+    }
+
+    async fn take_from_limbo(&mut self) {
+        for tenant in self.model.tenants.keys().cloned().collect::<Vec<_>>() {
+            let Ok(_) = self.vault().tenant(&tenant).await else { continue };
+            let mut unknown = everything(self.vault(), &tenant).await;
+            let have = &self.model.tenants[&tenant].records;
+            unknown.retain(|r| !have.contains_key(&r.id));
+            unknown.sort_by_key(|r| r.id);
+            for record in unknown {
+                self.accept_late(&tenant, record);
+            }
+        }
+    }
+
+    fn accept_late(&mut self, tenant: &TenantId, record: Record) {
+        let region = record.region.clone();
+        let holdings = self.model.tenants.get_mut(tenant).unwrap();
+        let found = holdings.limbo.iter().position(|l| {
+            l.descriptor == record.descriptor && l.upload.at == record.created && l.upload.content.len() as u64 == record.size
+        });
+        let Some(found) = found else { panic!("nobody asked for this record: {record:?}") };
+        let limbo = holdings.limbo.remove(found);
+        assert!(!holdings.answered_otherwise(&limbo.upload), "a request has one record");
+        let expected = self.model.accept(&limbo.upload, record.id, limbo.kind, limbo.descriptor, &region);
+        assert_eq!(record, expected);
+    }
+
+    /// The model must be what the vault shows now.
+    async fn agrees(&self) {
+        if let Some(difference) = self.difference(&self.model).await {
+            panic!("{difference}");
+        }
+    }
+
+    async fn verify(&self) {
+        self.vault().settle().await.unwrap();
+        let report = self.vault().verify().await.unwrap();
+        assert!(report.findings.len() <= self.orphans, "{:?}", report.findings);
+        for finding in &report.findings {
+            assert!(finding.subject.starts_with("blobs/") && finding.what.contains("orphan"), "{finding:?}");
+        }
+        let records: usize = self.model.tenants.values().map(|t| t.records.len()).sum();
+        assert_eq!((report.records, report.tenants), (records as u64, self.model.tenants.len() as u64));
+    }
+
+    fn arm(&self, fault: Fault) {
+        let rule = self.world.faults.on(fault.operation).below(fault.below).nth(fault.nth).times(fault.times);
+        if fault.after {
+            rule.fail_after(fault.failure);
+        } else {
+            rule.fail_before(fault.failure);
+        }
+    }
+
+    async fn cut(&mut self, op: &Op, after: After) {
+        use callvault::testing::faulty::Failure;
+        self.world.faults.on_all().below("log/").always().fail_before(Failure::Unavailable);
+        let before = self.model.clone();
+        self.call(op, Weather::Cut).await;
+        let next = std::mem::replace(&mut self.model, before);
+        match after {
+            After::Restart => {
+                self.world.faults.clear();
+                self.world.close().await;
+            }
+            After::Crash | After::CrashAndLose => {
+                self.world.crash().await;
+                self.world.faults.clear();
+            }
+        }
+        if matches!(after, After::CrashAndLose) {
+            self.world.lose_index().await.unwrap();
+        }
+        if let Some(replayed) = self.world.open().await.unwrap() {
+            assert_eq!(replayed.broken, Vec::<String>::new());
+        }
+        if self.answered {
+            self.model = next;
+            self.take_from_limbo().await;
+            self.agrees().await;
+        } else {
+            self.settle_among(next).await;
+        }
+    }
+
+    /// A change was not acknowledged: it has happened, or it has not.
+    async fn settle_among(&mut self, next: Model) {
+        let before = std::mem::replace(&mut self.model, next);
+        self.take_from_limbo().await;
+        let Some(after) = self.difference(&self.model).await else { return };
+        let next = std::mem::replace(&mut self.model, before);
+        for (id, holdings) in &mut self.model.tenants {
+            holdings.limbo.clone_from(&next.tenants[id].limbo);
+        }
+        self.take_from_limbo().await;
+        if let Some(before) = self.difference(&self.model).await {
+            panic!("neither before nor after: {before}; {after}");
+        }
+    }
+
+    // --- calls ---
+
+    /// Compares an answer; what was not answered has happened or not.
+    async fn compare<T: PartialEq + Debug>(&mut self, weather: Weather, got: Option<Result<T, Error>>, next: Model, expected: Answer<T>) {
+        if weather == Weather::Faulty {
+            self.world.faults.clear();
+        }
+        let got = got.map(|g| g.map_err(|e| (told(&e), format!("{e:?}"))));
+        self.answered = got.as_ref().is_some_and(|g| !g.as_ref().is_err_and(|(e, _)| of_the_store(*e)));
+        match (got, weather) {
+            (Some(Ok(got)), _) => {
+                assert_eq!(Ok(got), expected);
+                self.model = next;
+            }
+            (Some(Err((got, _))), _) if Err(got) == expected.as_ref().map(|_| ()).map_err(|e| *e) => self.model = next,
+            (Some(Err((got, _))), Weather::Faulty) if of_the_store(got) => self.settle_among(next).await,
+            // Settled when the process has come back.
+            (Some(Err((got, _))), Weather::Cut) if of_the_store(got) => self.model = next,
+            (None, Weather::Cut) => self.model = next,
+            (got, _) => panic!("expected {expected:?}, got {got:?}"),
+        }
+    }
+
+    async fn call(&mut self, op: &Op, weather: Weather) {
+        let mut next = self.model.clone();
+        match op {
+            Op::CreateTenant { tenant, settings, request } => {
+                let (id, settings, request) = (tenant_id(*tenant), settings.at_creation(), request.map(request_id));
+                let call = self.vault().create_tenant(ACTOR, &id, settings.clone(), request.as_ref());
+                let got = patient(weather, call).await;
+                let expected = next.create_tenant(&id, settings, request.as_ref());
+                self.compare(weather, got, next, expected).await;
+            }
+            Op::UpdateTenant { tenant, fields, settings, etag, request } => {
+                let (id, request) = (tenant_id(*tenant), request.map(request_id));
+                let names = ["display_name", "controller", "default_retention_class", "allowed_purposes"];
+                let change = TenantChange { fields: drawn(&names, u16::from(*fields)), settings: settings.settings() };
+                let current = self.model.tenant(&id).map(|t| t.etag());
+                let etag = pick(*etag, current.ok());
+                let call = self.vault().update_tenant(ACTOR, &id, &change, etag.as_deref(), request.as_ref());
+                let got = patient(weather, call).await;
+                let expected = next.update_tenant(&id, &change, etag.as_deref(), request.as_ref());
+                self.compare(weather, got, next, expected).await;
+            }
+            Op::CreateClass { tenant, class: n, minimum, maximum, request } => {
+                let (id, request) = (tenant_id(*tenant), request.map(request_id));
+                let mut new = class(class_id(*n).as_str());
+                (new.minimum_days, new.maximum_days) = (*minimum, *maximum);
+                let call = self.vault().create_retention_class(ACTOR, &id, new.clone(), request.as_ref());
+                let got = patient(weather, call).await;
+                let expected = next.create_class(&id, new, request.as_ref());
+                self.compare(weather, got, next, expected).await;
+            }
+            Op::Put(draw) => {
+                let upload = self.upload(draw);
+                self.uploads.push(upload.clone());
+                self.put(upload, draw.chunk, weather).await;
+            }
+            Op::Repeat { which, other } => {
+                let Some(upload) = self.repeat(*which, *other) else { return self.world.faults.clear() };
+                self.put(upload, 9_999, weather).await;
+            }
+            Op::Update { tenant, which, fields, described, etag, request } => {
+                let id = tenant_id(*tenant);
+                let Some(record) = self.some_record(&id, *which) else { return self.world.faults.clear() };
+                let names = [
+                    "conversation_id", "channel", "direction", "start_time", "duration", "parties", "labels", "allowed_purposes", "age_flag", "source",
+                ];
+                let change = DescriptorChange { fields: drawn(&names, *fields), descriptor: described.update() };
+                let current = self.model.locate(&id, &Name::Id(record)).map(|(r, _)| r.etag());
+                let (etag, request) = (pick(*etag, current.ok()), request.map(request_id));
+                let spec = UpdateSpec {
+                    tenant: id.clone(),
+                    record,
+                    actor: ACTOR.to_owned(),
+                    change: change.clone(),
+                    etag: etag.clone(),
+                    request: request.clone(),
+                };
+                let got = patient(weather, self.vault().update(spec)).await;
+                let expected = next.update(&id, record, &change, etag.as_deref(), request.as_ref());
+                self.compare(weather, got, next, expected).await;
+            }
+            Op::Get { tenant, which, purpose: p } => {
+                let id = tenant_id(*tenant);
+                let name = match which {
+                    Which::Record(n) => Name::Id(self.some_record(&id, *n).unwrap_or_else(nobody)),
+                    Which::External(n) => Name::External(external_id(*n)),
+                    Which::Nobody => Name::Id(nobody()),
+                };
+                let got = self.vault().record(&id, &name, purpose(*p)).await;
+                let expected = self.model.record(&id, &name, purpose(*p));
+                self.compare(weather, Some(got), next, expected).await;
+            }
+            Op::Read { tenant, which, offset, limit, purpose: p } => {
+                let id = tenant_id(*tenant);
+                let record = self.some_record(&id, *which).unwrap_or_else(nobody);
+                let limit = limit.filter(|l| *l > 0);
+                let got = read_range(self.vault(), &id, record, *offset, limit, purpose(*p)).await;
+                let expected = self.model.read(&id, record, *offset, limit, purpose(*p));
+                let (got, expected) = (got.map(Bytes::from), expected.map(Bytes));
+                self.compare(weather, Some(got), next, expected).await;
+            }
+            Op::List { tenant, query, newest, size, purpose: p } => {
+                let (id, query) = (tenant_id(*tenant), query.query());
+                let order = if *newest { Order::NewestFirst } else { Order::OldestFirst };
+                let got = list_all(self.vault(), &id, &query, order, *size, purpose(*p)).await;
+                let expected = self.model.list(&id, &query, order, purpose(*p));
+                self.compare(weather, Some(got), next, expected).await;
+            }
+            other => panic!("not a call: {other:?}"),
+        }
+    }
+
+    async fn put(&mut self, upload: Upload, chunk: usize, weather: Weather) {
+        let mut next = self.model.clone();
+        let call = put_in(self.vault(), upload.spec.clone(), &upload.content, chunk, upload.closing.clone());
+        let got = patient(weather, call).await;
+        let expected = match self.model.put(&upload) {
+            Err(refused) => Err(refused),
+            Ok(Outcome::Repeated(record)) => Ok(record),
+            Ok(Outcome::New(kind, descriptor)) => {
+                if let Some(Ok(record)) = &got {
+                    Ok(next.accept(&upload, record.id, kind, *descriptor, &record.region))
+                } else {
+                    self.orphans += 1;
+                    let limbo = Limbo { upload: upload.clone(), kind, descriptor: *descriptor };
+                    let holdings = next.tenants.get_mut(&upload.spec.tenant).unwrap();
+                    holdings.limbo.push(limbo);
+                    Err((Kind::Internal, "the store did not fail"))
+                }
+            }
+        };
+        if weather == Weather::Faulty && matches!(&got, Some(Err(_))) {
+            // Nothing unacknowledged is visible before a rebuild.
+            self.world.faults.clear();
+            self.agrees().await;
+        }
+        self.compare(weather, got, next, expected).await;
+    }
+
+    fn upload(&self, draw: &Draw) -> Upload {
+        let tenant = tenant_id(draw.tenant);
+        let derived = draw.derived.map(|n| self.some_record(&tenant, n).filter(|_| n % 4 > 0).unwrap_or_else(nobody));
+        let content = draw.content();
+        let digest = ring::digest::digest(&ring::digest::SHA256, &content);
+        let mut sha256: [u8; 32] = digest.as_ref().try_into().unwrap();
+        if draw.expected == 3 {
+            sha256[7] ^= 1;
+        }
+        let length = content.len() as u64;
+        let closing = draw.closing.clone().unwrap_or_default();
+        Upload {
+            spec: PutSpec {
+                tenant,
+                actor: ACTOR.to_owned(),
+                draft: Draft {
+                    descriptor: draw.described.descriptor(derived),
+                    has_media_type: draw.says_media,
+                    has_retention_class: draw.says_class,
+                },
+                request: draw.request.map(request_id),
+                expected_size: match draw.expected {
+                    0 => Some(length),
+                    1 => Some(length + 1),
+                    2 => Some(length.saturating_sub(1)),
+                    _ => None,
+                },
+                expected_sha256: (3..5).contains(&draw.expected).then_some(sha256),
+            },
+            closing: Closing {
+                duration_millis: closing.0,
+                parties: closing.1.iter().map(|p| p.party()).collect(),
+            },
+            content,
+            at: self.model.now,
+        }
+    }
+
+    fn repeat(&self, which: usize, other: Other) -> Option<Upload> {
+        let requested: Vec<_> = self.uploads.iter().filter(|u| u.spec.request.is_some()).collect();
+        let mut upload = (*requested.get(which % requested.len().max(1))?).clone();
+        upload.at = self.model.now;
+        match other {
+            Other::Nothing => {}
+            Other::Content => {
+                let mut bytes = upload.content.to_vec();
+                *bytes.last_mut()? ^= 1;
+                upload.content = bytes.into();
+            }
+            Other::Length => upload.content = upload.content.slice(..upload.content.len() / 2),
+            Other::Closing => upload.closing.duration_millis = Some(123_456),
+            Other::Descriptor => upload.spec.draft.descriptor.source = Some("elsewhere".parse().unwrap()),
+        }
+        Some(upload)
+    }
+
+    fn some_record(&self, tenant: &TenantId, n: usize) -> Option<RecordId> {
+        let records = &self.model.tenants.get(tenant)?.records;
+        records.keys().nth(n % records.len().max(1)).copied()
+    }
+
+    // --- everything ---
+
+    /// What the vault shows otherwise than a model, but for contents.
+    async fn difference(&self, model: &Model) -> Option<String> {
+        let tenants = self.vault().tenants(None, 100, |_| true).await.unwrap().items;
+        let expected: Vec<_> = model.tenants.values().map(|t| t.tenant.clone()).collect();
+        if tenants != expected {
+            return Some(format!("tenants {tenants:?}, expected {expected:?}"));
+        }
+        for (id, holdings) in &model.tenants {
+            let classes = self.vault().retention_classes(id, None, 100).await.unwrap().items;
+            let expected: Vec<_> = holdings.classes.values().cloned().collect();
+            if classes != expected {
+                return Some(format!("classes {classes:?}, expected {expected:?}"));
+            }
+            let records = everything(self.vault(), id).await;
+            let expected = model.list(id, &Query::default(), Order::OldestFirst, LAWFUL).unwrap();
+            if records != expected {
+                return Some(format!("records {records:?}, expected {expected:?}"));
+            }
+        }
+        None
+    }
+
+    /// Closes, deletes the index, rebuilds it from the bucket, and compares everything.
+    async fn end(&mut self) {
+        self.verify().await;
+        self.compare_everything().await;
+        self.lose_index(false).await;
+        self.verify().await;
+        self.compare_everything().await;
+        self.repeat_every_request().await;
+        let full = self.world.settings.memory_budget;
+        assert_eq!(self.vault().budget().available(), full, "the budget came back");
+        self.world.close().await;
+    }
+
+    async fn compare_everything(&self) {
+        self.agrees().await;
+        for (tenant, holdings) in &self.model.tenants {
+            for (id, (record, content)) in &holdings.records {
+                let reader = record.descriptor.allowed_purposes.first().copied();
+                if let (State::Active, Some(purpose)) = (record.state, reader) {
+                    let bytes = read_range(self.vault(), tenant, *id, 0, None, purpose).await.unwrap();
+                    assert!(bytes == *content, "every byte of {id}");
+                }
+                if let Some(external) = &record.descriptor.external_id {
+                    let found = self.vault().record(tenant, &Name::External(external.clone()), LAWFUL).await.unwrap();
+                    assert_eq!(found.id, *id);
+                }
+            }
+            for query in queries(holdings.records.values().map(|(r, _)| r)) {
+                for order in [Order::NewestFirst, Order::OldestFirst] {
+                    let found = list_all(self.vault(), tenant, &query, order, 4, LAWFUL).await.unwrap();
+                    assert_eq!(found, self.model.list(tenant, &query, order, LAWFUL).unwrap(), "{query:?}");
+                }
+            }
+        }
+    }
+
+    /// Every request whose life is not over finds what it made.
+    async fn repeat_every_request(&mut self) {
+        for upload in std::mem::take(&mut self.uploads) {
+            let again = Upload { at: self.model.now, ..upload };
+            if let Ok(Outcome::Repeated(record)) = self.model.put(&again) {
+                let got = put_in(self.vault(), again.spec, &again.content, 77_777, again.closing).await;
+                assert_eq!(got.unwrap(), record);
+            }
+        }
+    }
+}
+
+/// A query for everything that any record can be found by.
+fn queries<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Query> {
+    let mut all = BTreeMap::new();
+    let mut add = |name: String, query: Query| all.insert(name, query);
+    for d in records.map(|r| &r.descriptor) {
+        let query = Query::default;
+        add(format!("c{}", d.conversation_id), Query { conversation: Some(d.conversation_id.clone()), ..query() });
+        add(format!("h{:?}", d.channel), Query { channel: Some(d.channel), ..query() });
+        add(format!("d{:?}", d.direction), Query { direction: d.direction, ..query() });
+        add(format!("f{:?}", d.start), Query { from: Some(d.start), ..query() });
+        add(format!("u{:?}", d.start), Query { until: Some(d.start), ..query() });
+        for (k, v) in &d.labels {
+            add(format!("l{k:?}{v}"), Query { labels: [(k.clone(), v.clone())].into(), ..query() });
+        }
+        for p in &d.parties {
+            let tel = p.tel.clone().map(SubjectIdentifier::Tel);
+            let mail = p.mailto.clone().map(SubjectIdentifier::Mailto);
+            let id = p.external_subject_id.clone().map(SubjectIdentifier::External);
+            for (n, subject) in [tel, mail, id].into_iter().enumerate() {
+                let text = format!("{n}{:?}{:?}{:?}", p.tel.as_ref().map(|t| t.as_str()), p.mailto.as_ref().map(|t| t.as_str()), p.external_subject_id.as_ref().map(|t| t.as_str()));
+                add(text, Query { subject, ..query() });
+            }
+            add(format!("a{:?}", p.agent_id.as_ref().map(|a| a.as_str())), Query { agent: p.agent_id.clone(), ..query() });
+        }
+    }
+    for kind in [RecordKind::Recording, RecordKind::Artifact] {
+        add(format!("k{kind:?}"), Query { kinds: [kind].into(), ..Query::default() });
+    }
+    for state in [State::Active, State::Restricted] {
+        add(format!("s{state:?}"), Query { states: [state].into(), ..Query::default() });
+    }
+    all.into_values().collect()
+}
+
+/// Content that is compared whole and printed short.
+#[derive(PartialEq)]
+struct Bytes(bytes::Bytes);
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// A caller that waits, or one that goes away.
+async fn patient<T>(weather: Weather, call: impl Future<Output = T>) -> Option<T> {
+    if weather == Weather::Cut {
+        tokio::time::timeout(Duration::from_millis(80), call).await.ok()
+    } else {
+        Some(call.await)
+    }
+}
+
+/// An answer that blames the store.
+fn of_the_store((kind, reason): (Kind, &str)) -> bool {
+    match kind {
+        Kind::Unavailable => true,
+        Kind::Exhausted => reason == "STORE_FULL",
+        _ => false,
+    }
+}
+
+fn drawn(names: &[&'static str], mask: u16) -> BTreeSet<&'static str> {
+    names.iter().enumerate().filter(|(n, _)| mask & (1 << n) != 0).map(|(_, name)| *name).collect()
+}
+
+fn pick(etag: Etag, current: Option<String>) -> Option<String> {
+    match etag {
+        Etag::None => None,
+        Etag::Current => current,
+        Etag::Stale => Some("0-9".to_owned()),
+    }
+}
+
+fn nobody() -> RecordId {
+    "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap()
+}
+
+fn now(world: &World) -> callvault::domain::clock::Timestamp {
+    use callvault::domain::clock::Clock;
+    world.clock.now()
+}
+
+const _: () = assert!(limits::REQUEST_ID_MICROS == 24 * HOUR);

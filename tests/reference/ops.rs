@@ -1,1 +1,505 @@
-//! To come.
+//! Random histories: small worlds of few names, so that everything meets everything.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use callvault::{
+    domain::{
+        clock::Timestamp,
+        ids::{RecordId, RequestId, RetentionClassId, TenantId},
+        purpose::{AgeFlag, Channel, Direction, PartyRole, Purpose},
+        record::{Descriptor, Kind, Party, Query, State, SubjectIdentifier},
+        tenant::TenantSettings,
+    },
+    testing::faulty::{Failure, Operation},
+};
+use proptest::{collection::vec, option, prelude::*};
+
+use super::kit;
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    CreateTenant { tenant: u8, settings: Settings, request: Option<u8> },
+    UpdateTenant { tenant: u8, fields: u8, settings: Settings, etag: Etag, request: Option<u8> },
+    CreateClass { tenant: u8, class: u8, minimum: u32, maximum: Option<u32>, request: Option<u8> },
+    Put(Box<Draw>),
+    /// The n-th put so far once more, with its request id; perhaps with other content.
+    Repeat { which: usize, other: Other },
+    Get { tenant: u8, which: Which, purpose: u8 },
+    Read { tenant: u8, which: usize, offset: u64, limit: Option<u64>, purpose: u8 },
+    List { tenant: u8, query: Search, newest: bool, size: usize, purpose: u8 },
+    Update { tenant: u8, which: usize, fields: u16, described: Described, etag: Etag, request: Option<u8> },
+    Advance(i64),
+    Restart,
+    Crash,
+    LoseIndex { crash: bool },
+    /// An index as it was at some restart.
+    RestoreIndex,
+    Verify,
+    /// The store fails while it happens.
+    Faulty(Fault, Box<Op>),
+    /// The log cannot be written, and the caller goes away; then something happens to the process.
+    Cut(Box<Op>, After),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum After {
+    Restart,
+    Crash,
+    CrashAndLose,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Etag {
+    None,
+    Current,
+    Stale,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Other {
+    Nothing,
+    Content,
+    Length,
+    Closing,
+    Descriptor,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which {
+    Record(usize),
+    External(u8),
+    Nobody,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    text: u8,
+    default_class: Option<u8>,
+    purposes: u8,
+}
+
+/// A put.
+#[derive(Clone, Debug)]
+pub(crate) struct Draw {
+    pub(crate) tenant: u8,
+    pub(crate) described: Described,
+    pub(crate) says_class: bool,
+    pub(crate) says_media: bool,
+    pub(crate) seed: u64,
+    pub(crate) length: usize,
+    pub(crate) chunk: usize,
+    pub(crate) request: Option<u8>,
+    pub(crate) expected: u8,
+    pub(crate) closing: Option<(Option<i64>, Vec<Person>)>,
+    pub(crate) derived: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Described {
+    conversation: u8,
+    channel: u8,
+    direction: u8,
+    start: i64,
+    duration: Option<i64>,
+    people: Vec<Person>,
+    label: Option<(u8, u8)>,
+    purposes: u8,
+    child: bool,
+    source: u8,
+    class: u8,
+    external: Option<u8>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Person {
+    tel: Option<u8>,
+    mail: Option<u8>,
+    id: Option<u8>,
+    agent: Option<u8>,
+    name: u8,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Search {
+    kind: u8,
+    from: Option<i64>,
+    until: Option<i64>,
+    conversation: Option<u8>,
+    subject: Option<(u8, u8)>,
+    agent: Option<u8>,
+    direction: u8,
+    channel: u8,
+    label: Option<(u8, u8)>,
+    state: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    pub(crate) operation: Operation,
+    pub(crate) below: &'static str,
+    pub(crate) nth: u64,
+    pub(crate) times: u64,
+    pub(crate) after: bool,
+    pub(crate) failure: Failure,
+}
+
+pub(crate) fn history() -> impl Strategy<Value = Vec<Op>> {
+    vec(op(), 12..40)
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        10 => plain(),
+        2 => (fault(), plain()).prop_map(|(f, op)| Op::Faulty(f, Box::new(op))),
+        1 => (change(), after()).prop_map(|(op, after)| Op::Cut(Box::new(op), after)),
+        1 => prop_oneof![
+            3 => Just(Op::Restart),
+            3 => Just(Op::Crash),
+            3 => any::<bool>().prop_map(|crash| Op::LoseIndex { crash }),
+            2 => Just(Op::RestoreIndex),
+            1 => Just(Op::Verify),
+        ],
+    ]
+}
+
+fn plain() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => change(),
+        1 => (tenant(), which(), 0..3u8).prop_map(|(tenant, which, purpose)| Op::Get { tenant, which, purpose }),
+        1 => (tenant(), any::<usize>(), offset(), option::of(offset()), 0..3u8)
+            .prop_map(|(tenant, which, offset, limit, purpose)| Op::Read { tenant, which, offset, limit, purpose }),
+        2 => (tenant(), search(), any::<bool>(), 1..6usize, 0..3u8)
+            .prop_map(|(tenant, query, newest, size, purpose)| Op::List { tenant, query, newest, size, purpose }),
+        1 => prop_oneof![Just(1), Just(kit::HOUR), Just(13 * kit::HOUR), Just(24 * kit::HOUR), Just(40 * 24 * kit::HOUR)]
+            .prop_map(Op::Advance),
+    ]
+}
+
+fn change() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        2 => (tenant(), settings(), request()).prop_map(|(tenant, settings, request)| Op::CreateTenant { tenant, settings, request }),
+        2 => (tenant(), any::<u8>(), settings(), etag(), request()).prop_map(|(tenant, fields, settings, etag, request)| {
+            Op::UpdateTenant { tenant, fields, settings, etag, request }
+        }),
+        2 => (tenant(), 0..3u8, 0..4u32, option::of(2..9u32), request()).prop_map(|(tenant, class, minimum, maximum, request)| {
+            Op::CreateClass { tenant, class, minimum, maximum, request }
+        }),
+        8 => draw().prop_map(|d| Op::Put(Box::new(d))),
+        2 => (any::<usize>(), other()).prop_map(|(which, other)| Op::Repeat { which, other }),
+        5 => (tenant(), any::<usize>(), any::<u16>(), described(), etag(), request())
+            .prop_map(|(tenant, which, fields, described, etag, request)| {
+                Op::Update { tenant, which, fields, described, etag, request }
+            }),
+    ]
+}
+
+/// Mostly one tenant, so that records meet.
+fn tenant() -> impl Strategy<Value = u8> {
+    prop_oneof![6 => Just(0u8), 2 => Just(1u8), 1 => Just(2u8)]
+}
+
+fn request() -> impl Strategy<Value = Option<u8>> {
+    option::weighted(0.4, 0..4u8)
+}
+
+fn after() -> impl Strategy<Value = After> {
+    prop_oneof![Just(After::Restart), Just(After::Crash), Just(After::CrashAndLose)]
+}
+
+fn etag() -> impl Strategy<Value = Etag> {
+    prop_oneof![2 => Just(Etag::None), 2 => Just(Etag::Current), 1 => Just(Etag::Stale)]
+}
+
+fn other() -> impl Strategy<Value = Other> {
+    prop_oneof![
+        4 => Just(Other::Nothing),
+        1 => Just(Other::Content),
+        1 => Just(Other::Length),
+        1 => Just(Other::Closing),
+        1 => Just(Other::Descriptor),
+    ]
+}
+
+fn which() -> impl Strategy<Value = Which> {
+    prop_oneof![
+        3 => any::<usize>().prop_map(Which::Record),
+        2 => (0..4u8).prop_map(Which::External),
+        1 => Just(Which::Nobody),
+    ]
+}
+
+fn offset() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), 0..300u64, 65_000..66_000u64, 0..210_000u64, 8_380_000..8_400_000u64, Just(u64::MAX)]
+}
+
+fn length() -> impl Strategy<Value = usize> {
+    prop_oneof![1 => Just(0usize), 12 => 1..2_000usize, 4 => 65_400..65_600usize, 8 => 1..200_000usize, 1 => 8_380_000..8_400_000usize]
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    (any::<u8>(), option::weighted(0.3, 0..3u8), 0..3u8)
+        .prop_map(|(text, default_class, purposes)| Settings { text, default_class, purposes })
+}
+
+fn draw() -> impl Strategy<Value = Draw> {
+    let says = (prop::bool::weighted(0.8), any::<bool>());
+    let body = (0..1_000_000u64, length(), prop_oneof![Just(1 << 20), 1..70_000usize]);
+    let closing = option::weighted(0.3, (option::of(0..9_000i64), vec(person(), 0..3)));
+    (tenant(), described(), says, body, request(), 0..12u8, closing, option::weighted(0.15, any::<usize>())).prop_map(
+        |(tenant, described, (says_class, says_media), (seed, length, chunk), request, expected, closing, derived)| Draw {
+            tenant,
+            described,
+            says_class,
+            says_media,
+            seed,
+            length,
+            chunk: chunk.max(length / 2_000),
+            request,
+            expected,
+            closing,
+            derived,
+        },
+    )
+}
+
+fn described() -> impl Strategy<Value = Described> {
+    let time = (prop_oneof![8 => -3..3i64, 1 => Just(i64::MIN / kit::HOUR), 1 => Just(i64::MAX / kit::HOUR)], option::of(prop_oneof![9 => 0..9_000i64, 1 => Just(-1)]));
+    let who = (vec(person(), 0..4), option::of((0..2u8, 0..2u8)), 0..4u8, prop::bool::weighted(0.1));
+    (0..3u8, 0..3u8, 0..4u8, time, who, any::<u8>(), prop_oneof![6 => Just(0u8), 2 => 1..4u8], option::weighted(0.3, 0..4u8)).prop_map(
+        |(conversation, channel, direction, (start, duration), (people, label, purposes, child), source, class, external)| Described {
+            conversation,
+            channel,
+            direction,
+            start,
+            duration,
+            people,
+            label,
+            purposes,
+            child,
+            source,
+            class,
+            external,
+        },
+    )
+}
+
+fn person() -> impl Strategy<Value = Person> {
+    let some = || option::of(0..3u8);
+    (some(), some(), option::weighted(0.2, 0..2u8), option::weighted(0.4, 0..2u8), any::<u8>())
+        .prop_map(|(tel, mail, id, agent, name)| Person { tel, mail, id, agent, name })
+}
+
+fn search() -> impl Strategy<Value = Search> {
+    let rarely = |of: std::ops::Range<u8>| option::weighted(0.25, of);
+    let time = (option::weighted(0.2, -3..3i64), option::weighted(0.2, -3..4i64));
+    let subject = option::weighted(0.35, (0..3u8, 0..3u8));
+    (0..8u8, time, rarely(0..3), subject, rarely(0..3), 0..12u8, 0..12u8, option::weighted(0.15, (0..2u8, 0..2u8)), 0..10u8).prop_map(
+        |(kind, (from, until), conversation, subject, agent, direction, channel, label, state)| Search {
+            kind,
+            from,
+            until,
+            conversation,
+            subject,
+            agent,
+            direction,
+            channel,
+            label,
+            state,
+        },
+    )
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    use Operation as O;
+    let operation = prop_oneof![
+        4 => Just(O::Put), 3 => Just(O::Overwrite), 1 => Just(O::Begin), 2 => Just(O::PutPart), 2 => Just(O::Complete),
+        2 => Just(O::Get), 2 => Just(O::Head), 1 => Just(O::Abort), 1 => Just(O::Delete),
+    ];
+    let failure = prop_oneof![3 => Just(Failure::Unavailable), 1 => Just(Failure::Full), 1 => Just(Failure::Denied)];
+    let below = prop_oneof![3 => Just(""), 2 => Just("blobs/"), 1 => Just("log/"), 1 => Just("payloads/")];
+    (operation, below, 1..3u64, 1..3u64, any::<bool>(), failure).prop_map(|(operation, below, nth, times, after, failure)| Fault {
+        operation,
+        below,
+        nth,
+        times,
+        after,
+        failure,
+    })
+}
+
+// --- what the small numbers stand for ---
+
+const HOSTILE: [&str; 8] = [
+    "plain",
+    "'; DROP TABLE records; --",
+    "../../../etc/passwd",
+    "\u{202e}gpj.exe \u{1f980}",
+    "%00%0d%0aSet-Cookie: a=b {{7*7}} ${HOME}",
+    "\u{feff}zero\u{200b}width",
+    "<script>alert(1)</script>",
+    "İstanbul ß ǆ",
+];
+
+fn hostile(n: u8) -> String {
+    match n % 9 {
+        8 => "a".repeat(256),
+        n => HOSTILE[usize::from(n)].to_owned(),
+    }
+}
+
+pub(crate) fn tenant_id(n: u8) -> TenantId {
+    kit::tenant(["acme", "a", "acme-2"][usize::from(n)])
+}
+
+pub(crate) fn class_id(n: u8) -> RetentionClassId {
+    ["std", "long", "st", "none"][usize::from(n)].parse().unwrap()
+}
+
+pub(crate) fn request_id(n: u8) -> RequestId {
+    ["r", "r2", "../r", "R"][usize::from(n)].parse().unwrap()
+}
+
+pub(crate) fn purpose(n: u8) -> Purpose {
+    [kit::LAWFUL, Purpose::CustomerCare, Purpose::DirectMarketing][usize::from(n)]
+}
+
+fn purposes(n: u8) -> impl Iterator<Item = Purpose> {
+    let all: &[Purpose] = match n {
+        0 => Purpose::ALL,
+        1 => &[Purpose::LegalCompliance, Purpose::CustomerCare],
+        2 => &[Purpose::DirectMarketing],
+        _ => &[],
+    };
+    all.iter().copied()
+}
+
+pub(crate) fn external_id(n: u8) -> callvault::domain::ids::ExternalId {
+    ["call-1", "call-2", "Call-1", "call\u{1f4de}"][usize::from(n)].parse().unwrap()
+}
+
+fn moment(hours: i64) -> Timestamp {
+    Timestamp(1_767_225_600_000_000_i64.saturating_add(hours.saturating_mul(kit::HOUR)))
+}
+
+impl Settings {
+    pub(crate) fn settings(&self) -> TenantSettings {
+        TenantSettings {
+            display_name: Some(hostile(self.text).parse().unwrap()),
+            controller: (self.text > 128).then(|| "Controller".parse().unwrap()),
+            role: None,
+            default_retention_class: self.default_class.map(class_id),
+            allowed_purposes: match self.purposes {
+                0 => Default::default(),
+                n => purposes(n).collect(),
+            },
+            jurisdictions: Vec::new(),
+        }
+    }
+
+    /// At creation a default class is refused; seldom enough.
+    pub(crate) fn at_creation(&self) -> TenantSettings {
+        TenantSettings {
+            default_retention_class: self.default_class.filter(|n| *n == 2).map(class_id),
+            ..self.settings()
+        }
+    }
+}
+
+impl Person {
+    pub(crate) fn party(&self) -> Party {
+        const TELS: [&str; 3] = ["+5215512345678", "tel:+52-155-1234-5679", "+14155550100"];
+        const MAILS: [&str; 3] = ["Jane.Doe@Example.com", "jane.doe@example.com", "JÜRGEN@example.com"];
+        Party {
+            role: self.agent.map(|_| PartyRole::Agent),
+            tel: self.tel.map(|n| TELS[usize::from(n)].parse().unwrap()),
+            mailto: self.mail.map(|n| MAILS[usize::from(n)].parse().unwrap()),
+            name: Some(hostile(self.name).parse().unwrap()),
+            external_subject_id: self.id.map(|n| hostile(n + 1).parse().unwrap()),
+            agent_id: self.agent.map(|n| agent(n)),
+            team: None,
+        }
+    }
+}
+
+fn agent(n: u8) -> callvault::domain::text::Text {
+    // The same text as an external subject id: they must not be taken for each other.
+    hostile(n + 1).parse().unwrap()
+}
+
+impl Described {
+    pub(crate) fn descriptor(&self, derived_from: Option<RecordId>) -> Descriptor {
+        Descriptor {
+            conversation_id: ["c-1", "c-2", "+5215512345678"][usize::from(self.conversation)].parse().unwrap(),
+            channel: Channel::ALL[usize::from(self.channel)],
+            direction: Direction::ALL.get(usize::from(self.direction)).copied(),
+            start: moment(self.start),
+            duration_millis: self.duration,
+            parties: self.people.iter().map(Person::party).collect(),
+            media_type: "application/octet-stream".parse().unwrap(),
+            languages: vec!["es-MX".parse().unwrap()],
+            labels: self.label.iter().map(|(k, v)| (label_key(*k), hostile(*v))).collect(),
+            data_categories: [].into(),
+            allowed_purposes: purposes(self.purposes).collect(),
+            legal_basis: None,
+            notice_version: None,
+            consent_ref: None,
+            source: Some(hostile(self.source).parse().unwrap()),
+            retention_class: class_id(self.class),
+            age_flag: self.child.then_some(AgeFlag::Child),
+            jurisdictions: Vec::new(),
+            external_id: self.external.map(external_id),
+            derived_from,
+        }
+    }
+
+    /// For an update, which may not leave a record without purposes.
+    pub(crate) fn update(&self) -> Descriptor {
+        let mut descriptor = self.descriptor(None);
+        if descriptor.allowed_purposes.is_empty() {
+            descriptor.allowed_purposes = purposes(1).collect();
+        }
+        descriptor
+    }
+}
+
+fn label_key(n: u8) -> callvault::domain::text::LabelKey {
+    ["queue", "queue.2"][usize::from(n)].parse().unwrap()
+}
+
+impl Draw {
+    pub(crate) fn content(&self) -> Bytes {
+        kit::content(self.seed, self.length)
+    }
+}
+
+impl Search {
+    pub(crate) fn query(&self) -> Query {
+        let person = |n| Person { tel: Some(n), mail: Some(n), id: Some(n), agent: None, name: 0 }.party();
+        Query {
+            kinds: match self.kind {
+                0 => [Kind::Artifact].into(),
+                1 => [Kind::Recording, Kind::Message].into(),
+                _ => [].into(),
+            },
+            from: self.from.map(moment),
+            until: self.until.map(moment),
+            conversation: self.conversation.map(|n| ["c-1", "c-2", "nobody"][usize::from(n)].parse().unwrap()),
+            subject: self.subject.and_then(|(how, who)| match how {
+                0 => person(who).tel.map(SubjectIdentifier::Tel),
+                1 => person(who).mailto.map(SubjectIdentifier::Mailto),
+                _ => person(who).external_subject_id.map(SubjectIdentifier::External),
+            }),
+            agent: self.agent.map(agent),
+            direction: Direction::ALL.get(usize::from(self.direction)).copied(),
+            channel: Channel::ALL.get(usize::from(self.channel)).copied().filter(|_| self.channel < 3),
+            labels: self.label.iter().map(|(k, v)| (label_key(*k), hostile(*v))).collect::<BTreeMap<_, _>>(),
+            states: match self.state {
+                0 => [State::Restricted].into(),
+                1 => [State::Active, State::Blocked].into(),
+                _ => [].into(),
+            },
+        }
+    }
+}
