@@ -36,6 +36,8 @@ pub enum Kind {
     Exhausted,
     /// Back off.
     Unavailable,
+    /// Go on faster, or begin again: the call took, or waited, too long.
+    TimedOut,
     /// Alert somebody; retrying is useless.
     Corrupt,
     /// Report it.

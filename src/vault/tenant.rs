@@ -266,7 +266,10 @@ impl Vault {
             ..class.clone()
         })
         .encode_to_vec();
+        // What a repetition says must be the same whenever it is said, so the time is filled in after it is stated.
+        let effective = Some(class.effective).filter(|time| *time != Timestamp(0));
         let class = RetentionClass {
+            effective: effective.unwrap_or(now),
             created: now,
             ..class
         };
