@@ -62,7 +62,7 @@ impl From<IndexError> for Error {
                 "it was changed meanwhile; read it again and retry",
             )
             .because(error),
-            IndexError::Corrupt(what) => Self::corrupt(what),
+            IndexError::Corrupt(what) => Self::corrupt(what).because(error),
             IndexError::Full => {
                 Self::new(Kind::Exhausted, "INDEX_FULL", "the index has no room").because(error)
             }

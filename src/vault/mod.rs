@@ -34,6 +34,7 @@ use crate::{
     ledger::outbox::Ledger,
 };
 
+pub use adopt::Orphans;
 pub use budget::Budget;
 pub use error::{Error, Kind};
 pub use get::{ContentRange, Reading};
