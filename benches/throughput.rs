@@ -41,8 +41,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 /// Content bytes of one message of an upload.
 const CHUNK: usize = 1 << 20;
-/// Content bytes of one message of a read: what the vault sends.
-const READ_CHUNK: usize = callvault::domain::limits::CHUNK_BYTES;
+/// Content bytes of one message of a read: a segment, as the vault sends it.
+const READ_CHUNK: usize = callvault::crypto::stream::SEGMENT_LEN - callvault::crypto::stream::TAG_LEN;
 const GIB: u64 = 1 << 30;
 
 fn main() -> Result<(), Failure> {
