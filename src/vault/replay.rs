@@ -291,6 +291,7 @@ impl<'a> Replay<'a> {
         let vault = self.vault;
         let at = Timestamp(leaf.time_micros);
         let request = request_of(&leaf)?;
+        let record = updated_record(&leaf)?;
         let mut change = match (scope, leaf.body) {
             (Scope::Region, Some(Body::RootEpochCreated(body))) => put_rows(vec![apply::epoch(&body)]),
             (Scope::Region, Some(Body::RegionPageSealed(body))) => {
@@ -333,7 +334,7 @@ impl<'a> Replay<'a> {
         };
         if let (Scope::Tenant(tenant), Some(request)) = (scope, request) {
             vault
-                .remember_request(&mut change, tenant, &request, None, at)
+                .remember_request(&mut change, tenant, &request, record.as_ref(), at)
                 .await?;
         }
         change.put.push(Row {
@@ -431,6 +432,16 @@ fn request_of(leaf: &StateLeaf) -> Result<Option<Request>, Error> {
         mac: array(&leaf.request_mac)?,
         fingerprint: array(&leaf.request_fingerprint)?,
     }))
+}
+
+/// The record that a leaf changed: what its request answers with.
+fn updated_record(leaf: &StateLeaf) -> Result<Option<RecordId>, Error> {
+    let Some(Body::RecordUpdated(body)) = &leaf.body else {
+        return Ok(None);
+    };
+    RecordId::from_slice(&body.record_id)
+        .map(Some)
+        .map_err(|_| Error::corrupt("leaf"))
 }
 
 fn short_digest(entry: &[u8]) -> [u8; 8] {

@@ -403,6 +403,10 @@ impl Drive {
                 let expected = self.model.list(&id, &query, order, purpose(*p));
                 self.compare(weather, Some(got), next, expected).await;
             }
+            Op::Advance(micros) => {
+                self.world.faults.clear();
+                self.advance(*micros);
+            }
             other => panic!("not a call: {other:?}"),
         }
     }
