@@ -7,8 +7,7 @@ use callvault::{
     domain::{
         clock::Timestamp,
         ids::{ExternalId, RecordId, RequestId, RetentionClassId, TenantId},
-        limits,
-        media,
+        limits, media,
         purpose::Purpose,
         record::{Descriptor, Kind as RecordKind, Query, Record, State},
         tenant::{RetentionClass, Tenant, TenantSettings, TenantState},
@@ -78,7 +77,9 @@ pub(crate) struct Upload {
 
 impl PartialEq for Upload {
     fn eq(&self, other: &Self) -> bool {
-        self.at == other.at && self.content == other.content && self.spec.draft.descriptor == other.spec.draft.descriptor
+        self.at == other.at
+            && self.content == other.content
+            && self.spec.draft.descriptor == other.spec.draft.descriptor
     }
 }
 
@@ -199,7 +200,10 @@ impl Model {
         if have.classes.contains_key(&class.id) {
             return Err((Kind::AlreadyExists, "RETENTION_CLASS_EXISTS"));
         }
-        let class = RetentionClass { created: now, ..class };
+        let class = RetentionClass {
+            created: now,
+            ..class
+        };
         have.classes.insert(class.id.clone(), class.clone());
         have.remember(request, asked, None, now);
         Ok(class)
@@ -212,7 +216,9 @@ impl Model {
         if let Some(seen) = spec.request.as_ref().and_then(|r| have.requests.get(r))
             && seen.expires > self.now
         {
-            let Some(record) = seen.record else { return Err(REUSED) };
+            let Some(record) = seen.record else {
+                return Err(REUSED);
+            };
             upload.check_content()?;
             if seen.asked != upload.asked() {
                 return Err(REUSED);
@@ -407,10 +413,20 @@ impl Holdings {
         }
     }
 
-    fn remember(&mut self, request: Option<&RequestId>, asked: Asked, record: Option<RecordId>, at: Timestamp) {
+    fn remember(
+        &mut self,
+        request: Option<&RequestId>,
+        asked: Asked,
+        record: Option<RecordId>,
+        at: Timestamp,
+    ) {
         let expires = at.plus_micros(limits::REQUEST_ID_MICROS);
         let Some(request) = request else { return };
-        if self.requests.get(request).is_some_and(|have| have.expires >= expires) {
+        if self
+            .requests
+            .get(request)
+            .is_some_and(|have| have.expires >= expires)
+        {
             return;
         }
         self.requests.insert(
