@@ -27,6 +27,7 @@ pub struct Upload {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // moved once, through a short channel
 enum Message {
     Request(PutRecordingRequest),
     /// The upload is whole.

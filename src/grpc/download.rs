@@ -84,6 +84,7 @@ async fn put(outgoing: Outgoing, out: &mpsc::Sender<Outgoing>, stall: Duration) 
 }
 
 /// Where the stream to the caller is.
+#[allow(clippy::large_enum_variant)] // one a stream
 enum Sending {
     Header(ReadRecordingResponse, mpsc::Receiver<Outgoing>),
     Content(mpsc::Receiver<Outgoing>),

@@ -267,7 +267,7 @@ impl Ledger {
         }
         let mut writer = match shipping.writer.take() {
             Some(writer) => writer,
-            None => LogWriter::open(Arc::clone(&self.store), name.clone(), Arc::clone(&self.signer)).await?,
+            None => LogWriter::open(Arc::clone(&self.store), *name, Arc::clone(&self.signer)).await?,
         };
         let from = writer.head().size;
         let entries = finish_from(&queued, from)?;
@@ -320,8 +320,8 @@ impl Ledger {
                 });
                 self.queue_own(Key::LogNext(self.log()), opened).await
             })
-            .await
-            .map(|()| ())
+            .await?;
+        Ok(())
     }
 
     async fn queue_own(&self, first: Key, body: Body) -> Result<(), LedgerError> {
@@ -349,12 +349,7 @@ pub async fn retire(ledger: &Ledger, log: LogId, closed_row: Row) -> Result<Head
     if let Some(change) = close {
         ledger.index.commit(change).await?;
     }
-    let mut writer = LogWriter::open(
-        Arc::clone(&ledger.store),
-        name.clone(),
-        Arc::clone(&ledger.signer),
-    )
-    .await?;
+    let mut writer = LogWriter::open(Arc::clone(&ledger.store), name, Arc::clone(&ledger.signer)).await?;
     loop {
         let from = writer.head().size;
         let queued = ledger.index.queued(log, from, BATCH).await?;
