@@ -115,7 +115,7 @@ fn reads(c: &mut Criterion, runtime: &Runtime, index: &SledIndex, tenant: &Tenan
     });
     let hop = || {
         runtime
-            .block_on(tokio::task::spawn_blocking(|| black_box(1)))
+            .block_on(async { tokio::task::spawn_blocking(|| black_box(1)).await })
             .unwrap()
     };
     group.bench_function("the hop to a blocking thread alone", |b| b.iter(hop));

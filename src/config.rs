@@ -279,7 +279,7 @@ impl Config {
                 name: "dev".to_owned(),
                 country: "MX".to_owned(),
             },
-            store: Store::Local(data.join("store")),
+            store: Store::Local(data.join("bucket")),
             tls: None,
             principals: Vec::new(),
             limits: Limits::default(),
@@ -298,12 +298,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for the first key at fault.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if self.tls.is_none() {
-            return Err(ConfigError::value(
-                "tls",
-                "set certificate, key and client_ca; only dev mode makes its own",
-            ));
-        }
+        self.tls()?;
         if self.principals.is_empty() {
             return Err(ConfigError::value(
                 "principals",
@@ -311,6 +306,19 @@ impl Config {
             ));
         }
         self.checked_apart_from_tls()
+    }
+
+    /// The server's files.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if there are none.
+    pub fn tls(&self) -> Result<&Tls, ConfigError> {
+        self.tls.as_ref().ok_or_else(|| {
+            ConfigError::value(
+                "tls",
+                "set certificate, key and client_ca; only dev mode makes its own",
+            )
+        })
     }
 
     fn checked_apart_from_tls(&self) -> Result<(), ConfigError> {

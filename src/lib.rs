@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod app;
 pub mod blob;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod crypto;
 pub mod domain;

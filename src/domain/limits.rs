@@ -32,6 +32,8 @@ pub const DEFAULT_PAGE_SIZE: u32 = 50;
 pub const STREAM_MESSAGE_BYTES: usize = 4 << 20;
 /// Content bytes in one message to a client.
 pub const CHUNK_BYTES: usize = 512 << 10;
+/// Days of a retention class, 100 years: no law asks for more, and times stay within their range.
+pub const RETENTION_DAYS: u32 = 36_525;
 /// Life of a request id, 24 h.
 pub const REQUEST_ID_MICROS: i64 = 24 * 3_600 * 1_000_000;
 /// An unnamed blob younger than this may belong to an upload under way, 7 days.

@@ -97,7 +97,7 @@ pub struct RetentionClass {
     pub jurisdiction: Option<Jurisdiction>,
     /// On what ground.
     pub legal_ground: Option<LegalBasis>,
-    /// In force from.
+    /// In force from; in what is to be created, 0 stands for its creation.
     pub effective: Timestamp,
     /// When it was created.
     pub created: Timestamp,

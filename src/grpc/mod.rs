@@ -1,18 +1,27 @@
 //! The API on the wire: what every service shares. The services themselves are one file each.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tonic::{Request, Status};
+use tonic::{Request, Status, service::Routes};
 
 use crate::{
     access::purpose::{self, PURPOSE_KEY},
     domain::{limits, principal::Principal, purpose::Purpose},
-    vault::{Error, Kind},
+    proto::v1::{record_service_server::RecordServiceServer, tenant_service_server::TenantServiceServer},
+    vault::{Error, Kind, Vault},
 };
 
 pub mod codec;
+mod convert;
+mod download;
+mod gate;
+mod page;
+mod record_service;
 pub mod schema;
 pub mod status;
+mod tenant_service;
+mod upload;
+mod whole;
 
 /// Longest message that a service decodes: a chunk of a stream and its framing.
 pub const DECODE_BYTES: usize = limits::STREAM_MESSAGE_BYTES + FRAMING_BYTES;
@@ -20,6 +29,36 @@ pub const DECODE_BYTES: usize = limits::STREAM_MESSAGE_BYTES + FRAMING_BYTES;
 pub const REQUEST_BYTES: usize = 1 << 20;
 /// Tags and lengths around a chunk, generously.
 const FRAMING_BYTES: usize = 64;
+
+/// How long streams may take: tonic's own timeouts end at a response's headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Longest wait for an upload's next message.
+    pub idle: Duration,
+    /// Longest wait for a caller to take content that is ready.
+    pub stall: Duration,
+    /// Longest stream in all.
+    pub total: Duration,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(60),
+            stall: Duration::from_secs(60),
+            total: Duration::from_secs(24 * 3_600),
+        }
+    }
+}
+
+/// Every service of the API over one vault.
+pub fn routes(vault: &Arc<Vault>, limits: StreamLimits) -> Routes {
+    let records = record_service::RecordApi::new(Arc::clone(vault), limits);
+    let records = RecordServiceServer::new(records).max_decoding_message_size(DECODE_BYTES);
+    let tenants = tenant_service::TenantApi::new(Arc::clone(vault));
+    Routes::new(whole::Whole(records))
+        .add_service(TenantServiceServer::new(tenants).max_decoding_message_size(DECODE_BYTES))
+}
 
 /// Who makes this call, as the identity layer found out.
 ///

@@ -24,6 +24,7 @@ pub fn code(kind: Kind) -> Code {
         Kind::AlreadyExists => Code::AlreadyExists,
         Kind::Exhausted => Code::ResourceExhausted,
         Kind::Unavailable => Code::Unavailable,
+        Kind::TimedOut => Code::DeadlineExceeded,
         Kind::Corrupt => Code::DataLoss,
         Kind::Internal => Code::Internal,
     }
@@ -98,6 +99,7 @@ mod tests {
         (Kind::AlreadyExists, Code::AlreadyExists),
         (Kind::Exhausted, Code::ResourceExhausted),
         (Kind::Unavailable, Code::Unavailable),
+        (Kind::TimedOut, Code::DeadlineExceeded),
         (Kind::Corrupt, Code::DataLoss),
         (Kind::Internal, Code::Internal),
     ];

@@ -84,7 +84,9 @@ impl Vault {
             let row: RequestRow = self.rows.open(&key, &value)?;
             let answered = row.expires_micros - limits::REQUEST_ID_MICROS;
             let apart = footer.created.micros().abs_diff(answered);
-            if row.record_id[..] != entry.record.as_bytes()[..] && apart < limits::REQUEST_ID_MICROS.unsigned_abs() {
+            if row.record_id[..] != entry.record.as_bytes()[..]
+                && apart < limits::REQUEST_ID_MICROS.unsigned_abs()
+            {
                 return Err(Error::new(
                     Kind::AlreadyExists,
                     "REQUEST_ANSWERED",

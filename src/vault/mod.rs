@@ -9,9 +9,12 @@ mod get;
 mod keystore;
 mod list;
 mod open;
+mod payload;
 mod put;
 mod record;
 mod replay;
+mod requests;
+mod retention_class;
 mod rows;
 mod tenant;
 mod terms;
@@ -31,6 +34,7 @@ use crate::{
     ledger::outbox::Ledger,
 };
 
+pub use adopt::Orphans;
 pub use budget::Budget;
 pub use error::{Error, Kind};
 pub use get::{ContentRange, Reading};

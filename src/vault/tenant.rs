@@ -2,36 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use prost::Message;
-use ring::digest;
 
 use crate::{
-    blob::{
-        format::Request,
-        store::{ByteRange, ObjectKey, StoreError},
-    },
-    crypto::{aead, blind, context, kdf, secret::Dek},
     domain::{
         clock::Timestamp,
-        ids::{PageId, RecordId, RequestId, RetentionClassId, TenantId},
-        limits,
-        purpose::{LegalBasis, Purpose},
-        tenant::{RetentionAction, RetentionClass, Tenant, TenantRole, TenantSettings, TenantState},
+        ids::{RequestId, TenantId},
+        purpose::Purpose,
+        tenant::{Tenant, TenantRole, TenantSettings, TenantState},
     },
-    index::{Change, Expect, Key, Range, Row, Scan, Scope},
-    keys::{FreshSlot, SETTINGS_CLASS, tenant::TenantKeys},
+    index::{Change, Expect, IndexError, Key, Range, Row, Scan, Scope},
+    keys::SETTINGS_CLASS,
     ledger::{
         leaf,
         outbox::{LedgerError, Until},
     },
-    proto::storage::{
-        self, RequestRow, RetentionClassCreated, SealedPayload, TenantCreated, TenantRow, TenantUpdated,
-        state_leaf::Body,
-    },
+    proto::storage::{self, TenantCreated, TenantRow, TenantUpdated, state_leaf::Body},
 };
 
-use super::{Error, Kind, Vault, apply};
+use super::{Error, Kind, Vault, apply, requests::tag_request};
 
 /// Purpose of a settings payload, in its context.
 const SETTINGS: &str = "settings";
@@ -113,7 +102,7 @@ impl Vault {
         };
         match self.ledger.commit(change, Until::Shipped).await {
             Ok(_) => self.tenant(id).await,
-            Err(LedgerError::Index(crate::index::IndexError::Expectation(_))) => Err(tenant_exists()),
+            Err(LedgerError::Index(IndexError::Expectation(_))) => Err(tenant_exists()),
             Err(error) => Err(error.into()),
         }
     }
@@ -242,128 +231,6 @@ impl Vault {
         self.tenant(id).await
     }
 
-    /// Adds a retention class; returns when it is in the bucket.
-    ///
-    /// # Errors
-    /// [`Kind::AlreadyExists`] if the tenant has one of this id.
-    pub async fn create_retention_class(
-        &self,
-        actor: &str,
-        tenant: &TenantId,
-        class: RetentionClass,
-        request: Option<&RequestId>,
-    ) -> Result<RetentionClass, Error> {
-        self.active_tenant(tenant).await?;
-        if class.maximum_days.is_some_and(|most| most < class.minimum_days) {
-            return Err(Error::invalid(
-                "retention_class.maximum_days",
-                "must not be below minimum_days",
-            ));
-        }
-        let now = self.clock.now();
-        let stated = class_to_proto(&RetentionClass {
-            created: Timestamp(0),
-            ..class.clone()
-        })
-        .encode_to_vec();
-        let class = RetentionClass {
-            created: now,
-            ..class
-        };
-        let keys = self.keys.tenant(tenant).await?;
-        let tag = request.map(|r| tag_request(&keys, tenant, r, &stated));
-        if let Some(tag) = &tag
-            && self.seen(tenant, tag).await?.is_some()
-        {
-            self.ship_before_repeating().await?;
-            return self
-                .retention_class(tenant, &class.id)
-                .await?
-                .ok_or_else(Error::not_found);
-        }
-        let body = RetentionClassCreated {
-            retention_class: Some(class_to_proto(&class)),
-        };
-        let key = Key::RetentionClass(tenant.clone(), class.id.clone());
-        let mut put: Vec<Row> = apply::retention_class(&self.rows, tenant, &body)
-            .into_iter()
-            .collect();
-        put.extend(tag.as_ref().map(|tag| self.request_row(tenant, tag, None, now)));
-        let change = Change {
-            expect: vec![Expect::Absent(key)],
-            put,
-            leaves: vec![leaf::draft_for_request(
-                Scope::Tenant(tenant.clone()),
-                actor,
-                now,
-                tag.as_ref(),
-                Body::RetentionClassCreated(body),
-            )],
-            ..Change::default()
-        };
-        match self.ledger.commit(change, Until::Shipped).await {
-            Ok(_) => Ok(class),
-            Err(LedgerError::Index(crate::index::IndexError::Expectation(_))) => Err(Error::new(
-                Kind::AlreadyExists,
-                "RETENTION_CLASS_EXISTS",
-                "the tenant has a retention class of this id; choose another id or use it",
-            )),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Retention classes of a tenant by id, after `after`.
-    pub async fn retention_classes(
-        &self,
-        tenant: &TenantId,
-        after: Option<&RetentionClassId>,
-        limit: usize,
-    ) -> Result<TenantPage<RetentionClass>, Error> {
-        self.active_tenant(tenant).await?;
-        let scan = Scan {
-            range: Range::RetentionClasses(tenant.clone()),
-            reverse: false,
-            after: after.map(|id| Key::RetentionClass(tenant.clone(), id.clone())),
-            limit: limit.clamp(1, 1_000),
-        };
-        let rows = self.index.scan(&scan).await?;
-        let full = rows.len() == scan.limit;
-        let items = rows
-            .iter()
-            .map(|Row { key, value }| class_from_proto(self.rows.open(key, value)?))
-            .collect::<Result<Vec<_>, _>>()?;
-        let next = items.last().map(|class| class.id.to_string()).filter(|_| full);
-        Ok(TenantPage { items, next })
-    }
-
-    async fn retention_class(
-        &self,
-        tenant: &TenantId,
-        id: &RetentionClassId,
-    ) -> Result<Option<RetentionClass>, Error> {
-        let key = Key::RetentionClass(tenant.clone(), id.clone());
-        let Some(value) = self.index.get(&key).await? else {
-            return Ok(None);
-        };
-        class_from_proto(self.rows.open(&key, &value)?).map(Some)
-    }
-
-    /// Refuses a class that the tenant does not have.
-    pub(super) async fn require_class(
-        &self,
-        tenant: &TenantId,
-        id: &RetentionClassId,
-        field: &str,
-    ) -> Result<(), Error> {
-        match self.retention_class(tenant, id).await? {
-            Some(_) => Ok(()),
-            None => Err(Error::invalid(
-                field,
-                "must name a retention class of the tenant; create it first",
-            )),
-        }
-    }
-
     pub(super) async fn tenant_row(&self, id: &TenantId) -> Result<Option<(TenantRow, Vec<u8>)>, Error> {
         let key = Key::Tenant(id.clone());
         let Some(value) = self.index.get(&key).await? else {
@@ -394,7 +261,7 @@ impl Vault {
         let opened = self
             .open_payload(id, SETTINGS, payload, &row.sealed_settings)
             .await?;
-        let message = storage::TenantSettings::decode(&opened[..]).map_err(|_| corrupt())?;
+        let message = storage::TenantSettings::decode(opened.expose()).map_err(|_| corrupt())?;
         let (version, created, updated) = (
             message.version,
             Timestamp(message.created_micros),
@@ -414,172 +281,6 @@ impl Vault {
             updated,
         })
     }
-
-    /// Seals a payload under a DEK and slot of its own.
-    fn seal_payload(
-        &self,
-        tenant: &TenantId,
-        purpose: &str,
-        version: u64,
-        plaintext: &[u8],
-        slot: &FreshSlot,
-    ) -> Result<(SealedPayload, Bytes), Error> {
-        let dek = Dek::generate(&*self.rng)?;
-        let wrap_context = context::wrapped_dek(
-            &self.realm.vault,
-            tenant,
-            &slot.page,
-            slot.slot,
-            purpose.as_bytes(),
-        );
-        let wrapped = aead::wrap(&slot.key, dek.expose(), &wrap_context, &*self.rng)?;
-        let aad = context::payload(&self.realm.vault, tenant, purpose, version);
-        let sealed = Bytes::from(aead::wrap(&kdf::payload_key(&dek), plaintext, &aad, &*self.rng)?);
-        let payload = SealedPayload {
-            page_id: slot.page.as_bytes().to_vec().into(),
-            slot: u32::from(slot.slot),
-            wrapped_dek: wrapped.into(),
-            commitment: dek.commitment().to_vec().into(),
-            version,
-            ..name_payload(&sealed)
-        };
-        Ok((payload, sealed))
-    }
-
-    async fn open_payload(
-        &self,
-        tenant: &TenantId,
-        purpose: &str,
-        payload: &SealedPayload,
-        sealed: &[u8],
-    ) -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
-        let corrupt = || Error::corrupt("payload");
-        let page = PageId::from_slice(&payload.page_id).map_err(|_| corrupt())?;
-        let slot = u16::try_from(payload.slot).map_err(|_| corrupt())?;
-        let dek = self
-            .open_dek(
-                tenant,
-                &page,
-                slot,
-                purpose.as_bytes(),
-                &payload.wrapped_dek,
-                &payload.commitment,
-            )
-            .await?;
-        let aad = context::payload(&self.realm.vault, tenant, purpose, payload.version);
-        let opened = aead::unwrap_to(&kdf::payload_key(&dek), sealed, &aad)?;
-        Ok(zeroize::Zeroizing::new(opened.expose().to_vec()))
-    }
-
-    /// Writes a payload object under the name that its bytes give it.
-    pub(super) async fn put_payload(&self, payload: &SealedPayload, sealed: Bytes) -> Result<(), Error> {
-        match self.store.put(&payload_key(payload)?, sealed).await {
-            Ok(_) | Err(StoreError::AlreadyExists) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Reads a payload object and checks that its bytes are those that its name promises.
-    pub(super) async fn read_payload(&self, payload: &SealedPayload) -> Result<Bytes, Error> {
-        let object = self.store.get(&payload_key(payload)?, ByteRange::Full).await?;
-        if name_payload(&object.bytes).sha256 != payload.sha256 {
-            return Err(Error::corrupt("payload"));
-        }
-        Ok(object.bytes)
-    }
-
-    /// What an earlier call with this request id did; an error if it asked for something else.
-    pub(super) async fn seen(&self, tenant: &TenantId, tag: &Request) -> Result<Option<RequestRow>, Error> {
-        let key = Key::Request(tenant.clone(), tag.mac);
-        let Some(value) = self.index.get(&key).await? else {
-            return Ok(None);
-        };
-        let row: RequestRow = self.rows.open(&key, &value)?;
-        if row.expires_micros <= self.clock.now().micros() {
-            return Ok(None);
-        }
-        if row.fingerprint != tag.fingerprint[..] {
-            return Err(Error::new(
-                Kind::AlreadyExists,
-                "REQUEST_ID_REUSED",
-                "the request_id was used for something else; use a new one for each request",
-            ));
-        }
-        Ok(Some(row))
-    }
-
-    pub(super) fn request_row(
-        &self,
-        tenant: &TenantId,
-        tag: &Request,
-        record: Option<&RecordId>,
-        at: Timestamp,
-    ) -> Row {
-        let row = RequestRow {
-            record_id: record.map(|r| r.as_bytes().to_vec()).unwrap_or_default().into(),
-            fingerprint: tag.fingerprint.to_vec().into(),
-            expires_micros: at.plus_micros(limits::REQUEST_ID_MICROS).micros(),
-        };
-        self.rows.row(Key::Request(tenant.clone(), tag.mac), &row)
-    }
-
-    /// Adds a request's row to a change, unless a later use of the same id is known already: leaves may be replayed in any order.
-    pub(super) async fn remember_request(
-        &self,
-        change: &mut Change,
-        tenant: &TenantId,
-        tag: &Request,
-        record: Option<&RecordId>,
-        at: Timestamp,
-    ) -> Result<(), Error> {
-        let row = self.request_row(tenant, tag, record, at);
-        match self.index.get(&row.key).await? {
-            None => change.expect.push(Expect::Absent(row.key.clone())),
-            Some(value) => {
-                let have: RequestRow = self.rows.open(&row.key, &value)?;
-                if have.expires_micros >= at.plus_micros(limits::REQUEST_ID_MICROS).micros() {
-                    return Ok(());
-                }
-                change.expect.push(Expect::Equals(row.key.clone(), value));
-            }
-        }
-        change.put.push(row);
-        Ok(())
-    }
-
-    /// An answer that repeats an earlier one promises what that one did: the leaf is in the bucket.
-    pub(super) async fn ship_before_repeating(&self) -> Result<(), Error> {
-        Ok(self.ledger.ship().await?)
-    }
-}
-
-/// A request as the vault remembers it.
-pub(super) fn tag_request(
-    keys: &TenantKeys,
-    tenant: &TenantId,
-    request: &RequestId,
-    asked: &[u8],
-) -> Request {
-    Request {
-        mac: blind::request_mac(keys.request_key(), tenant, request),
-        fingerprint: blind::request_fingerprint(keys.request_key(), &[asked]),
-    }
-}
-
-/// Names a payload by the SHA-256 of its sealed bytes.
-pub(super) fn name_payload(sealed: &[u8]) -> SealedPayload {
-    SealedPayload {
-        sha256: digest::digest(&digest::SHA256, sealed).as_ref().to_vec().into(),
-        length: u32::try_from(sealed.len()).unwrap_or(u32::MAX),
-        ..SealedPayload::default()
-    }
-}
-
-fn payload_key(payload: &SealedPayload) -> Result<ObjectKey, Error> {
-    Ok(ObjectKey::parse(&format!(
-        "payloads/{}",
-        hex::encode(&payload.sha256)
-    ))?)
 }
 
 pub(super) fn etag_conflict() -> Error {
@@ -671,42 +372,5 @@ fn settings_from_proto(m: storage::TenantSettings) -> Option<TenantSettings> {
             .iter()
             .map(|j| j.parse().ok())
             .collect::<Option<_>>()?,
-    })
-}
-
-fn class_to_proto(class: &RetentionClass) -> storage::RetentionClass {
-    storage::RetentionClass {
-        id: class.id.to_string(),
-        minimum_days: class.minimum_days,
-        maximum_days: class.maximum_days.unwrap_or(0),
-        action: class.action as u32,
-        jurisdiction: class
-            .jurisdiction
-            .as_ref()
-            .map(|j| j.as_str().to_owned())
-            .unwrap_or_default(),
-        legal_ground: class.legal_ground.map_or(0, LegalBasis::number),
-        effective_micros: class.effective.micros(),
-        created_micros: class.created.micros(),
-    }
-}
-
-fn class_from_proto(m: storage::RetentionClass) -> Result<RetentionClass, Error> {
-    let corrupt = || Error::corrupt("index row");
-    Ok(RetentionClass {
-        id: m.id.parse().map_err(|_| corrupt())?,
-        minimum_days: m.minimum_days,
-        maximum_days: (m.maximum_days > 0).then_some(m.maximum_days),
-        action: match m.action {
-            1 => RetentionAction::Shred,
-            2 => RetentionAction::Anonymise,
-            _ => return Err(corrupt()),
-        },
-        jurisdiction: super::descriptor::optional(&m.jurisdiction).map_err(|_| corrupt())?,
-        legal_ground: (m.legal_ground > 0)
-            .then(|| LegalBasis::from_number(m.legal_ground).ok_or_else(corrupt))
-            .transpose()?,
-        effective: Timestamp(m.effective_micros),
-        created: Timestamp(m.created_micros),
     })
 }

@@ -17,8 +17,10 @@ use prost::Message;
 
 use super::{
     Error, Vault, descriptor,
+    payload::name_payload,
     record::{Located, Name},
-    tenant::{etag_conflict, name_payload, tag_request},
+    requests::tag_request,
+    tenant::etag_conflict,
     terms::{self, Terms},
 };
 

@@ -53,7 +53,14 @@ async fn objects(world: &World, prefix: &str) -> Vec<ObjectKey> {
 }
 
 async fn uploads(world: &World) -> usize {
-    world.bucket().await.unwrap().uploads("blobs/").await.unwrap().len()
+    world
+        .bucket()
+        .await
+        .unwrap()
+        .uploads("blobs/")
+        .await
+        .unwrap()
+        .len()
 }
 
 /// Page and slot of every record in the bucket, indexed or not.
@@ -135,7 +142,11 @@ async fn a_first_start_may_fail_anywhere_and_be_repeated() {
         let fault = if n % 2 == 0 {
             world.faults.on_all().nth(n / 2).fail_before(Failure::Unavailable)
         } else {
-            world.faults.on_all().nth(n / 2 + 1).fail_after(Failure::Unavailable)
+            world
+                .faults
+                .on_all()
+                .nth(n / 2 + 1)
+                .fail_after(Failure::Unavailable)
         };
         if world.open().await.is_err() {
             world.crash().await;
@@ -154,16 +165,17 @@ async fn a_first_start_may_fail_anywhere_and_be_repeated() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_ack_of_the_store_leaves_one_record_that_a_retry_finds() {
     let (_dir, mut world, t) = world(Engine::Sled).await;
-    for (n, (operation, length)) in [
-        (Operation::Put, 1_000),
-        (Operation::Complete, TWO_EXTENTS),
-    ]
-    .into_iter()
-    .enumerate()
+    for (n, (operation, length)) in [(Operation::Put, 1_000), (Operation::Complete, TWO_EXTENTS)]
+        .into_iter()
+        .enumerate()
     {
         let request = format!("r{n}");
         let body = content(n as u64, length);
-        let lost = world.faults.on(operation).below("blobs/").fail_after(Failure::Unavailable);
+        let lost = world
+            .faults
+            .on(operation)
+            .below("blobs/")
+            .fail_after(Failure::Unavailable);
         let record = put(world.vault(), requested(&t, &request), &body).await.unwrap();
         assert_eq!(lost.fired(), 1);
         let again = put(world.vault(), requested(&t, &request), &body).await.unwrap();
@@ -179,8 +191,16 @@ async fn a_lost_ack_of_the_store_leaves_one_record_that_a_retry_finds() {
 
 /// The object is there, but nobody can tell: the put fails.
 async fn put_in_vain(world: &World, spec: PutSpec, body: &Bytes) {
-    world.faults.on(Operation::Put).below("blobs/").fail_after(Failure::Unavailable);
-    world.faults.on(Operation::Head).below("blobs/").fail_before(Failure::Unavailable);
+    world
+        .faults
+        .on(Operation::Put)
+        .below("blobs/")
+        .fail_after(Failure::Unavailable);
+    world
+        .faults
+        .on(Operation::Head)
+        .below("blobs/")
+        .fail_before(Failure::Unavailable);
     let error = put(world.vault(), spec, body).await.unwrap_err();
     assert_eq!(told(&error), (Kind::Unavailable, "STORE_UNAVAILABLE"));
     world.faults.clear();
@@ -191,7 +211,11 @@ async fn an_unacknowledged_put_may_appear_after_a_rebuild_and_the_retry_finds_it
     let (_dir, mut world, t) = world(Engine::Sled).await;
     let body = content(1, 5_000);
     put_in_vain(&world, requested(&t, "r"), &body).await;
-    assert_eq!(everything(world.vault(), &t).await, [], "nothing unacknowledged is visible");
+    assert_eq!(
+        everything(world.vault(), &t).await,
+        [],
+        "nothing unacknowledged is visible"
+    );
     let replayed = rebuilt(&mut world).await;
     assert_eq!(replayed.adopted, 1);
     let found = put(world.vault(), requested(&t, "r"), &body).await.unwrap();
@@ -211,7 +235,10 @@ async fn a_request_that_was_answered_by_another_try_never_has_two_records() {
     world.clock.advance(1_000_000);
     let answered = put(world.vault(), requested(&t, "r"), &body).await.unwrap();
     assert_eq!(rebuilt(&mut world).await.adopted, 0);
-    assert_eq!(everything(world.vault(), &t).await, std::slice::from_ref(&answered));
+    assert_eq!(
+        everything(world.vault(), &t).await,
+        std::slice::from_ref(&answered)
+    );
     let again = put(world.vault(), requested(&t, "r"), &body).await.unwrap();
     assert_eq!(again, answered);
     let report = world.vault().verify().await.unwrap();
@@ -246,8 +273,15 @@ async fn a_full_store_is_exhausted_and_nothing_becomes_visible() {
         (Operation::PutPart, TWO_EXTENTS),
         (Operation::Complete, TWO_EXTENTS),
     ] {
-        let full = world.faults.on(operation).below("blobs/").always().fail_before(Failure::Full);
-        let error = put(world.vault(), a_call(&t), &content(1, length)).await.unwrap_err();
+        let full = world
+            .faults
+            .on(operation)
+            .below("blobs/")
+            .always()
+            .fail_before(Failure::Full);
+        let error = put(world.vault(), a_call(&t), &content(1, length))
+            .await
+            .unwrap_err();
         assert!(full.fired() > 0);
         assert_eq!(told(&error), (Kind::Exhausted, "STORE_FULL"), "{operation}");
         world.faults.clear();
@@ -269,17 +303,31 @@ async fn a_change_that_the_bucket_does_not_take_is_not_acknowledged_and_shipped_
     let new = descriptor("other", TEL);
     let mut change = update(&t, record.id, &["conversation_id"], new.clone());
     change.request = Some("u".parse().unwrap());
-    let down = |world: &World| world.faults.on_all().below("log/").always().fail_before(Failure::Unavailable);
+    let down = |world: &World| {
+        world
+            .faults
+            .on_all()
+            .below("log/")
+            .always()
+            .fail_before(Failure::Unavailable)
+    };
     down(&world);
     let error = world.vault().update(change.clone()).await.unwrap_err();
     assert_eq!(told(&error), (Kind::Unavailable, "NOT_SHIPPED"));
     let error = world.vault().update(change.clone()).await.unwrap_err();
-    assert_eq!(error.kind, Kind::Unavailable, "a repeated answer waits for the bucket as well");
+    assert_eq!(
+        error.kind,
+        Kind::Unavailable,
+        "a repeated answer waits for the bucket as well"
+    );
     world.crash().await;
     world.faults.clear();
     world.open().await.unwrap();
     let repeated = world.vault().update(change.clone()).await.unwrap();
-    assert_eq!((repeated.version, repeated.descriptor.conversation_id.as_str()), (2, "other"));
+    assert_eq!(
+        (repeated.version, repeated.descriptor.conversation_id.as_str()),
+        (2, "other")
+    );
     // Without a restart.
     down(&world);
     change.request = Some("v".parse().unwrap());
@@ -291,8 +339,16 @@ async fn a_change_that_the_bucket_does_not_take_is_not_acknowledged_and_shipped_
     let updated = waiting.await.unwrap().unwrap();
     assert_eq!(updated.version, 3);
     world.faults.take_down();
-    let error = world.vault().update(update(&t, record.id, &["conversation_id"], new)).await.unwrap_err();
-    assert_eq!(told(&error), (Kind::Unavailable, "STORE_UNAVAILABLE"), "the payload comes first");
+    let error = world
+        .vault()
+        .update(update(&t, record.id, &["conversation_id"], new))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        told(&error),
+        (Kind::Unavailable, "STORE_UNAVAILABLE"),
+        "the payload comes first"
+    );
     world.faults.clear();
     rebuilt(&mut world).await;
     assert_eq!(everything(world.vault(), &t).await, [updated]);
@@ -305,7 +361,12 @@ async fn what_was_queued_when_the_process_died_is_shipped_by_the_next() {
     put(world.vault(), a_call(&t), &content(0, 9)).await.unwrap();
     world.vault().settle().await.unwrap();
     let logs = objects(&world, "log/").await;
-    world.faults.on_all().below("log/").always().fail_before(Failure::Unavailable);
+    world
+        .faults
+        .on_all()
+        .below("log/")
+        .always()
+        .fail_before(Failure::Unavailable);
     let record = put(world.vault(), a_call(&t), &content(1, 9)).await.unwrap();
     world.crash().await;
     world.faults.clear();
@@ -325,9 +386,17 @@ async fn a_log_that_died_between_tiles_and_checkpoint_blocks_nobody() {
         let (_dir, mut world, t) = world(Engine::Sled).await;
         world.close().await;
         world.open().await.unwrap();
-        let cut = world.faults.on(Operation::Overwrite).below("log/").always().fail_before(Failure::Unavailable);
+        let cut = world
+            .faults
+            .on(Operation::Overwrite)
+            .below("log/")
+            .always()
+            .fail_before(Failure::Unavailable);
         let waiting = tokio::spawn(put_task(world.vault(), a_call(&t), content(1, 9)));
-        eventually("tiles are written, the checkpoint is not", async || cut.fired() > 0).await;
+        eventually("tiles are written, the checkpoint is not", async || {
+            cut.fired() > 0
+        })
+        .await;
         waiting.abort();
         let _ = waiting.await;
         world.crash().await;
@@ -355,16 +424,30 @@ async fn an_index_behind_the_bucket_replays_and_uses_no_slot_again() {
         let old = world.snapshot_index().await.unwrap();
         world.open().await.unwrap();
         for n in 3..6 {
-            put(world.vault(), requested(&t, &format!("r{n}")), &content(n, 100)).await.unwrap();
+            put(world.vault(), requested(&t, &format!("r{n}")), &content(n, 100))
+                .await
+                .unwrap();
         }
         let first = everything(world.vault(), &t).await[0].id;
-        world.vault().update(update(&t, first, &["channel", "parties"], descriptor("x", "+5219999999999"))).await.unwrap();
+        world
+            .vault()
+            .update(update(
+                &t,
+                first,
+                &["channel", "parties"],
+                descriptor("x", "+5219999999999"),
+            ))
+            .await
+            .unwrap();
         make_tenant(world.vault(), "later").await;
         let before = everything(world.vault(), &t).await;
         world.close().await;
         world.restore_index(&old).await.unwrap();
         let replayed = world.open().await.unwrap().unwrap();
-        assert_eq!((replayed.records, replayed.adopted, replayed.broken), (3, 0, Vec::new()));
+        assert_eq!(
+            (replayed.records, replayed.adopted, replayed.broken),
+            (3, 0, Vec::new())
+        );
         assert_eq!(everything(world.vault(), &t).await, before);
         for n in 6..12 {
             put(world.vault(), a_call(&t), &content(n, 100)).await.unwrap();
@@ -375,7 +458,12 @@ async fn an_index_behind_the_bucket_replays_and_uses_no_slot_again() {
 }
 
 async fn put_unlogged(world: &World, t: &TenantId) -> RecordId {
-    world.faults.on_all().below("log/").always().fail_before(Failure::Unavailable);
+    world
+        .faults
+        .on_all()
+        .below("log/")
+        .always()
+        .fail_before(Failure::Unavailable);
     put(world.vault(), a_call(t), &content(1, 100)).await.unwrap().id
 }
 
@@ -446,7 +534,10 @@ async fn a_second_index_is_refused_until_it_takes_over() {
     second.settings.take_over = true;
     second.open().await.unwrap();
     assert_eq!(everything(second.vault(), &t).await, [record]);
-    assert!(matches!(world.open().await, Err(OpenError::Claimed(_))), "the first is refused from now on");
+    assert!(
+        matches!(world.open().await, Err(OpenError::Claimed(_))),
+        "the first is refused from now on"
+    );
     second.close().await;
     second.settings.take_over = false;
     second.open().await.unwrap();
@@ -471,7 +562,10 @@ async fn a_bucket_rolled_back_is_refused() {
         }
         assert!(matches!(world.open().await, Err(OpenError::BucketBehind(_))));
         std::fs::remove_dir_all(world.bucket_path()).unwrap();
-        assert!(matches!(world.open().await, Err(OpenError::BucketBehind(_))), "so is an empty one");
+        assert!(
+            matches!(world.open().await, Err(OpenError::BucketBehind(_))),
+            "so is an empty one"
+        );
         std::fs::remove_dir_all(world.bucket_path()).unwrap();
         std::fs::rename(&new, world.bucket_path()).unwrap();
         world.open().await.unwrap();
@@ -495,7 +589,10 @@ async fn what_belongs_to_another_vault_is_refused() {
 
     let (own, aside) = (world.root_path(), dir.path().join("aside"));
     std::fs::rename(&own, &aside).unwrap();
-    assert!(matches!(world.open().await, Err(OpenError::Provider(_))), "a root without this vault's epoch");
+    assert!(
+        matches!(world.open().await, Err(OpenError::Provider(_))),
+        "a root without this vault's epoch"
+    );
     std::fs::remove_dir_all(&own).unwrap();
     copy(&other.root_path(), &own).unwrap();
     assert!(matches!(world.open().await, Err(OpenError::WrongRoot)));
@@ -511,7 +608,10 @@ async fn what_belongs_to_another_vault_is_refused() {
     std::fs::rename(world.bucket_path(), &aside).unwrap();
     copy(&other.bucket_path(), &world.bucket_path()).unwrap();
     let foreign = world.open().await;
-    assert!(matches!(foreign, Err(OpenError::WrongIndex | OpenError::WrongRoot)), "{foreign:?}");
+    assert!(
+        matches!(foreign, Err(OpenError::WrongIndex | OpenError::WrongRoot)),
+        "{foreign:?}"
+    );
     world.lose_index().await.unwrap();
     let foreign = world.open().await;
     assert!(matches!(foreign, Err(OpenError::WrongRoot)), "{foreign:?}");
@@ -533,9 +633,13 @@ async fn a_dropped_put_leaves_no_object_and_no_upload() {
         .await;
         assert_eq!(objects(&world, "blobs/").await, []);
     }
-    let error = put(world.vault(), requested(&t, "r"), &Bytes::new()).await.unwrap_err();
+    let error = put(world.vault(), requested(&t, "r"), &Bytes::new())
+        .await
+        .unwrap_err();
     assert_eq!(told(&error), (Kind::Invalid, "CONTENT_EMPTY"));
-    put(world.vault(), requested(&t, "r"), &content(1, 10)).await.unwrap();
+    put(world.vault(), requested(&t, "r"), &content(1, 10))
+        .await
+        .unwrap();
     no_findings(world.vault()).await;
     world.close().await;
 }
@@ -553,14 +657,25 @@ async fn the_memory_budget_bounds_uploads_and_comes_back() {
     let error = put(world.vault(), a_call(&t), &content(2, 10)).await.unwrap_err();
     assert_eq!(told(&error), (Kind::Exhausted, "MEMORY_BUDGET"));
     first.finish(Closing::default()).await.unwrap();
-    let record = put(world.vault(), a_call(&t), &content(3, 3 * TWO_EXTENTS)).await.unwrap();
-    assert_eq!(read(world.vault(), &t, record.id).await.unwrap(), content(3, 3 * TWO_EXTENTS));
+    let record = put(world.vault(), a_call(&t), &content(3, 3 * TWO_EXTENTS))
+        .await
+        .unwrap();
+    assert_eq!(
+        read(world.vault(), &t, record.id).await.unwrap(),
+        content(3, 3 * TWO_EXTENTS)
+    );
     // Abandoned in the middle.
-    let range = callvault::vault::ContentRange { offset: 5, limit: None };
+    let range = callvault::vault::ContentRange {
+        offset: 5,
+        limit: None,
+    };
     let mut reading = world.vault().read(&t, record.id, range, LAWFUL).await.unwrap();
     reading.next().await.unwrap();
     drop(reading);
-    eventually("the budget is full again", async || world.vault().budget().available() == full).await;
+    eventually("the budget is full again", async || {
+        world.vault().budget().available() == full
+    })
+    .await;
     no_findings(world.vault()).await;
     assert_eq!(world.vault().budget().available(), full);
 }
@@ -575,7 +690,12 @@ async fn an_orphan_is_quarantined_after_seven_days_and_nothing_else_is() {
     open.write(content(3, TWO_EXTENTS)).await.unwrap();
     let bucket = world.bucket().await.unwrap();
     let listed = bucket.list("blobs/", false, None, 9).await.unwrap().objects;
-    let newest = listed.iter().map(|o| o.modified_micros).max().unwrap().max(world.clock.now().0);
+    let newest = listed
+        .iter()
+        .map(|o| o.modified_micros)
+        .max()
+        .unwrap()
+        .max(world.clock.now().0);
     assert_eq!(listed.len(), 2);
 
     world.clock.set(Timestamp(newest + 7 * DAY - HOUR));
@@ -635,7 +755,9 @@ async fn concurrent_puts_of_the_same_people_are_all_found_by_number() {
                     subject: Some(SubjectIdentifier::Tel(tel.parse().unwrap())),
                     ..Query::default()
                 };
-                let found = list_all(world.vault(), &t, &query, Order::NewestFirst, 5, LAWFUL).await.unwrap();
+                let found = list_all(world.vault(), &t, &query, Order::NewestFirst, 5, LAWFUL)
+                    .await
+                    .unwrap();
                 let expected = records.iter().flatten().filter(|r| query.matches(r)).count();
                 assert_eq!(found.len(), expected, "check {check}");
             }
@@ -682,7 +804,13 @@ async fn of_concurrent_puts_with_one_request_id_one_record_comes() {
     for error in outcomes.iter().filter_map(|o| o.as_ref().err()) {
         assert_eq!(told(error), (Kind::Conflict, "UPLOAD_UNDER_WAY"));
     }
-    assert_eq!(put(world.vault(), requested(&t, "r"), &content(1, 500)).await.unwrap().id, *made.first().unwrap());
+    assert_eq!(
+        put(world.vault(), requested(&t, "r"), &content(1, 500))
+            .await
+            .unwrap()
+            .id,
+        *made.first().unwrap()
+    );
     rebuilt(&mut world).await;
     assert_eq!(everything(world.vault(), &t).await.len(), 1);
 }
@@ -711,13 +839,22 @@ async fn page_tokens_are_bound_to_their_query_and_vault() {
         put(world.vault(), a_call(&t), &content(n, 9)).await.unwrap();
     }
     let all = Query::default();
-    let page = world.vault().list(&t, &all, Order::NewestFirst, 1, None, LAWFUL).await.unwrap();
+    let page = world
+        .vault()
+        .list(&t, &all, Order::NewestFirst, 1, None, LAWFUL)
+        .await
+        .unwrap();
     let token = page.next.unwrap();
     let by_call = Query {
         conversation: Some("call".parse().unwrap()),
         ..Query::default()
     };
-    let mut bad = vec![String::new(), "x".repeat(10_000), "AAAA".to_owned(), format!("{token}A")];
+    let mut bad = vec![
+        String::new(),
+        "x".repeat(10_000),
+        "AAAA".to_owned(),
+        format!("{token}A"),
+    ];
     for at in 0..token.len() {
         let mut bytes = token.clone().into_bytes();
         bytes[at] = if bytes[at] == b'A' { b'Q' } else { b'A' };
@@ -729,9 +866,15 @@ async fn page_tokens_are_bound_to_their_query_and_vault() {
     let of = |query, order, token| world.vault().list(&t, query, order, 1, Some(token), LAWFUL);
     for token in &bad {
         let error = of(&all, Order::NewestFirst, token).await.unwrap_err();
-        assert_eq!((error.kind, error.field.as_deref()), (Kind::Invalid, Some("page_token")));
+        assert_eq!(
+            (error.kind, error.field.as_deref()),
+            (Kind::Invalid, Some("page_token"))
+        );
     }
     assert!(of(&all, Order::OldestFirst, &token).await.is_err());
     assert!(of(&by_call, Order::NewestFirst, &token).await.is_err());
-    assert_eq!(of(&all, Order::NewestFirst, &token).await.unwrap().records.len(), 1);
+    assert_eq!(
+        of(&all, Order::NewestFirst, &token).await.unwrap().records.len(),
+        1
+    );
 }

@@ -163,7 +163,11 @@ pub(crate) async fn read_range(
     while let Some(bytes) = reading.next().await? {
         all.extend_from_slice(&bytes);
     }
-    assert_eq!(all.len() as u64, reading.length(), "a short stream never looks whole");
+    assert_eq!(
+        all.len() as u64,
+        reading.length(),
+        "a short stream never looks whole"
+    );
     Ok(all)
 }
 
@@ -202,7 +206,12 @@ pub(crate) async fn everything(vault: &Vault, of: &TenantId) -> Vec<Record> {
 }
 
 /// An update of some fields.
-pub(crate) fn update(of: &TenantId, record: RecordId, fields: &[&'static str], new: Descriptor) -> UpdateSpec {
+pub(crate) fn update(
+    of: &TenantId,
+    record: RecordId,
+    fields: &[&'static str],
+    new: Descriptor,
+) -> UpdateSpec {
     UpdateSpec {
         tenant: of.clone(),
         record,
@@ -224,5 +233,9 @@ pub(crate) fn told(error: &Error) -> (Kind, &'static str) {
 pub(crate) async fn no_findings(vault: &Arc<Vault>) {
     vault.settle().await.unwrap();
     let report = vault.verify().await.unwrap();
-    assert_eq!(report.findings, [], "a scrub of what nobody touched finds nothing");
+    assert_eq!(
+        report.findings,
+        [],
+        "a scrub of what nobody touched finds nothing"
+    );
 }

@@ -36,10 +36,19 @@ impl Bench {
         let clock = Arc::new(TestClock::new(Timestamp(1_795_478_400_000_000)));
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::new());
         let bucket: &Path = &dir.path().join("bucket");
-        let store = LocalStore::open(bucket, Arc::clone(&clock) as _, Arc::clone(&rng)).await.unwrap();
+        let store = LocalStore::open(bucket, Arc::clone(&clock) as _, Arc::clone(&rng))
+            .await
+            .unwrap();
         let root = FileRoot::open(&dir.path().join("root"), Arc::clone(&rng)).unwrap();
         let index_id = IndexId::mint(Timestamp(1), &*rng).unwrap();
-        Self { store: Arc::new(store), root: Arc::new(root), clock, rng, index_id, _dir: dir }
+        Self {
+            store: Arc::new(store),
+            root: Arc::new(root),
+            clock,
+            rng,
+            index_id,
+            _dir: dir,
+        }
     }
 
     async fn open(&self, index: &Arc<MemoryIndex>) -> Opened {
@@ -73,7 +82,10 @@ fn draft(tel: &str) -> Draft {
             direction: None,
             start: Timestamp(1_795_478_000_000_000),
             duration_millis: None,
-            parties: vec![Party { tel: Some(tel.parse().unwrap()), ..Party::default() }],
+            parties: vec![Party {
+                tel: Some(tel.parse().unwrap()),
+                ..Party::default()
+            }],
             media_type: "application/octet-stream".parse().unwrap(),
             languages: vec![],
             labels: Default::default(),
@@ -101,7 +113,10 @@ async fn a_recording_survives_the_loss_of_the_index() {
     let opened = bench.open(&index).await;
     let vault = &opened.vault;
     let tenant = "dev".parse().unwrap();
-    vault.create_tenant("admin", &tenant, TenantSettings::default(), None).await.unwrap();
+    vault
+        .create_tenant("admin", &tenant, TenantSettings::default(), None)
+        .await
+        .unwrap();
     let class = RetentionClass {
         id: "standard".parse().unwrap(),
         minimum_days: 0,
@@ -112,8 +127,13 @@ async fn a_recording_survives_the_loss_of_the_index() {
         effective: Timestamp(0),
         created: Timestamp(0),
     };
-    vault.create_retention_class("admin", &tenant, class, None).await.unwrap();
-    let content: Vec<u8> = (0..20_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    vault
+        .create_retention_class("admin", &tenant, class, None)
+        .await
+        .unwrap();
+    let content: Vec<u8> = (0..20_000_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     let spec = PutSpec {
         tenant: "dev".parse().unwrap(),
         actor: "uploader".into(),
@@ -133,10 +153,17 @@ async fn a_recording_survives_the_loss_of_the_index() {
     for index in [index, Arc::new(MemoryIndex::default())] {
         let opened = bench.open(&index).await;
         let vault = &opened.vault;
-        for (offset, limit) in [(0, None), (8_386_519, Some(3)), (12_345_678, Some(1_000_000)), (19_999_999, None)] {
+        for (offset, limit) in [
+            (0, None),
+            (8_386_519, Some(3)),
+            (12_345_678, Some(1_000_000)),
+            (19_999_999, None),
+        ] {
             let range = ContentRange { offset, limit };
-            let mut reading =
-                vault.read(&tenant, record.id, range, Purpose::ServiceProvision).await.unwrap();
+            let mut reading = vault
+                .read(&tenant, record.id, range, Purpose::ServiceProvision)
+                .await
+                .unwrap();
             let mut got = Vec::new();
             while let Some(bytes) = reading.next().await.unwrap() {
                 got.extend_from_slice(&bytes);
@@ -148,8 +175,17 @@ async fn a_recording_survives_the_loss_of_the_index() {
             subject: Some(SubjectIdentifier::Tel("+525512345678".parse().unwrap())),
             ..Query::default()
         };
-        let page =
-            vault.list(&tenant, &query, Order::NewestFirst, 10, None, Purpose::CustomerCare).await.unwrap();
+        let page = vault
+            .list(
+                &tenant,
+                &query,
+                Order::NewestFirst,
+                10,
+                None,
+                Purpose::CustomerCare,
+            )
+            .await
+            .unwrap();
         assert_eq!(page.records, vec![record.clone()]);
         let report = vault.verify().await.unwrap();
         assert_eq!(report.findings, vec![]);

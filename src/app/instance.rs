@@ -1,0 +1,187 @@
+//! A vault and its server, from start to drain.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::task::JoinHandle;
+
+use crate::{
+    access::identity::Identify,
+    config::Config,
+    domain::clock::SystemClock,
+    grpc::{self, StreamLimits},
+    server::{Addresses, Drain, ServeError, Server, ServerTls, pki::DevPki},
+    telemetry,
+    vault::Replayed,
+};
+
+use super::{
+    AppError,
+    background::Background,
+    dev,
+    vault::{How, OpenVault},
+};
+
+/// Who may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Whom the configuration lists.
+    Configured,
+    /// The clients of a PKI that is made in the data directory, for a tenant that is made as well.
+    Dev,
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Instance {
+    started: Started,
+    replayed: Option<Replayed>,
+    vault: OpenVault,
+}
+
+impl Instance {
+    /// Opens the vault and serves it.
+    ///
+    /// # Errors
+    /// [`AppError`] says what does not fit and what to do; nothing is served then.
+    pub async fn start(config: &Config, mode: Mode) -> Result<Self, AppError> {
+        let metrics = telemetry::collect_metrics()?;
+        let how = How {
+            may_make: true,
+            rebuild: false,
+        };
+        let mut open = OpenVault::open(config, how).await?;
+        match Started::over(&open, config, mode, metrics).await {
+            Ok(started) => Ok(Self {
+                replayed: open.opened.replayed.take(),
+                started,
+                vault: open,
+            }),
+            Err(error) => {
+                open.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Where the API listens.
+    pub fn address(&self) -> SocketAddr {
+        self.started.address
+    }
+
+    /// Where health and metrics are served.
+    pub fn ops_address(&self) -> Option<SocketAddr> {
+        self.started.ops
+    }
+
+    /// The file that clients read, in dev mode.
+    pub fn client_file(&self) -> Option<&PathBuf> {
+        self.started.client_file.as_ref()
+    }
+
+    /// Records that the index lacked at the start and has again.
+    pub fn records_caught_up(&self) -> u64 {
+        self.replayed.as_ref().map_or(0, |r| r.records + r.adopted)
+    }
+
+    /// Drains at SIGTERM or SIGINT, cuts at the second.
+    ///
+    /// # Errors
+    /// [`AppError::System`] if signals cannot be listened to.
+    pub fn drain_on_signals(&self) -> Result<(), AppError> {
+        Ok(self.started.drain.on_signals()?)
+    }
+
+    /// Drains and closes.
+    ///
+    /// # Errors
+    /// As [`Instance::finish`].
+    pub async fn stop(self) -> Result<(), AppError> {
+        self.started.drain.begin();
+        self.finish().await
+    }
+
+    /// Returns when the drain is over, what was queued is shipped, and others may open the vault.
+    ///
+    /// # Errors
+    /// [`AppError::Serve`] if the server ended by itself.
+    pub async fn finish(self) -> Result<(), AppError> {
+        let served = self.started.serving.await.map_err(std::io::Error::other)?;
+        drop(self.started.background);
+        self.vault.close().await;
+        Ok(served?)
+    }
+}
+
+/// What runs over an open vault.
+#[derive(Debug)]
+struct Started {
+    address: SocketAddr,
+    ops: Option<SocketAddr>,
+    client_file: Option<PathBuf>,
+    drain: Drain,
+    serving: JoinHandle<Result<(), ServeError>>,
+    background: Background,
+}
+
+impl Started {
+    async fn over(
+        open: &OpenVault,
+        config: &Config,
+        mode: Mode,
+        metrics: PrometheusHandle,
+    ) -> Result<Self, AppError> {
+        let vault = &open.opened.vault;
+        let drain = Drain::new();
+        let access = Access::of(config, mode)?;
+        if mode == Mode::Dev {
+            dev::seed(vault).await?;
+        }
+        let addresses = Addresses {
+            api: config.listen,
+            ops: config.ops_listen,
+        };
+        let limits = config.limits.clone();
+        let server = Server::bind(addresses, limits, access.tls, access.identify, drain.clone())
+            .await?
+            .with_metrics(metrics);
+        let (address, ops) = (server.api_address()?, server.ops_address()?);
+        let client_file = match &access.pki {
+            Some(pki) => Some(dev::write_client_file(&config.data, pki, address)?),
+            None => None,
+        };
+        Ok(Self {
+            address,
+            ops,
+            client_file,
+            serving: tokio::spawn(server.run(grpc::routes(vault, StreamLimits::default()))),
+            background: Background::run(vault),
+            drain,
+        })
+    }
+}
+
+/// What tells callers apart.
+struct Access {
+    tls: Arc<ServerTls>,
+    identify: Arc<dyn Identify>,
+    pki: Option<DevPki>,
+}
+
+impl Access {
+    fn of(config: &Config, mode: Mode) -> Result<Self, AppError> {
+        let (files, identify, pki) = if mode == Mode::Dev {
+            let pki = DevPki::open(&config.data, &SystemClock)?;
+            (pki.tls(), DevPki::identities()?, Some(pki))
+        } else {
+            (config.tls()?.clone(), config.identities()?, None)
+        };
+        let tls = Arc::new(ServerTls::load(&files)?);
+        Arc::clone(&tls).reload_on_hangup(files)?;
+        Ok(Self {
+            tls,
+            identify: Arc::new(identify),
+            pki,
+        })
+    }
+}

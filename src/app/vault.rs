@@ -1,0 +1,158 @@
+//! A vault over its concrete parts: a directory as a bucket, sled as an index, files as a root.
+
+use std::{fs, path::Path, sync::Arc};
+
+use crate::{
+    blob::{
+        local::LocalStore,
+        store::{BlobStore, ObjectKey, StoreError},
+    },
+    config::{Config, Store},
+    crypto::rng::SystemRng,
+    domain::clock::{Clock, Rng, SystemClock},
+    index::IndexError,
+    keys::file::FileRoot,
+    vault::{OpenError, Opened, Vault, VaultSettings},
+};
+
+use super::{AppError, index, lock::DataLock};
+
+/// Tells whether a bucket holds a vault.
+const MANIFEST: &str = "vault/manifest";
+/// One node serves a region, until there are more.
+const NODE: u32 = 0;
+
+/// A vault that this process alone has open.
+#[derive(Debug)]
+pub(super) struct OpenVault {
+    pub(super) opened: Opened,
+    lock: DataLock,
+}
+
+/// How a vault is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct How {
+    /// Make a vault if there is none.
+    pub(super) may_make: bool,
+    /// Start from an empty index, and take the vault from any other.
+    pub(super) rebuild: bool,
+}
+
+impl OpenVault {
+    /// Opens the vault of a configuration.
+    ///
+    /// A damaged index is moved aside and made again from the bucket.
+    ///
+    /// # Errors
+    /// [`AppError`] says what does not fit and what to do.
+    pub(super) async fn open(config: &Config, how: How) -> Result<Self, AppError> {
+        let Store::Local(bucket) = &config.store;
+        if !how.may_make && !(config.data.is_dir() && bucket.is_dir()) {
+            return Err(AppError::NoVault {
+                data: config.data.clone(),
+            });
+        }
+        let lock = DataLock::take(&config.data)?;
+        if how.rebuild {
+            index::move_aside(&config.data, "old", &SystemClock)?;
+        }
+        match Self::open_parts(config, how).await {
+            Err(error) if is_damaged_index(&error) => {
+                let aside = index::move_aside(&config.data, "corrupt", &SystemClock)?;
+                tracing::error!(
+                    ?aside,
+                    "the index is damaged; it was moved aside and is made again from the bucket"
+                );
+                let opened = Self::open_parts(config, how).await?;
+                Ok(Self { opened, lock })
+            }
+            opened => Ok(Self {
+                opened: opened?,
+                lock,
+            }),
+        }
+    }
+
+    async fn open_parts(config: &Config, how: How) -> Result<Opened, AppError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let rng: Arc<dyn Rng> = Arc::new(SystemRng::new());
+        let Store::Local(bucket) = &config.store;
+        let store = LocalStore::open(bucket, Arc::clone(&clock), Arc::clone(&rng)).await?;
+        check_root(&store, config, how).await?;
+        let root = FileRoot::open(&config.root, Arc::clone(&rng))?;
+        let settings = VaultSettings {
+            region: config.region()?,
+            country: config.region.country.clone(),
+            node: NODE,
+            memory_budget: config.limits.memory_budget_bytes,
+            index_id: index::id(&config.data, &*clock, &*rng)?,
+            take_over: how.rebuild,
+        };
+        let (data, cache_bytes) = (config.data.clone(), config.index.cache_bytes);
+        let index = tokio::task::spawn_blocking(move || index::open(&data, cache_bytes))
+            .await
+            .map_err(std::io::Error::other)??;
+        let opened = Vault::open(
+            settings,
+            Arc::new(store),
+            Arc::new(index),
+            Arc::new(root),
+            clock,
+            rng,
+        )
+        .await?;
+        if let Some(replayed) = &opened.replayed {
+            tracing::info!(
+                leaves = replayed.leaves,
+                records = replayed.records,
+                adopted = replayed.adopted,
+                broken = replayed.broken.len(),
+                "the index caught up with the bucket"
+            );
+        }
+        Ok(opened)
+    }
+
+    /// Ships what is queued, closes, and lets others in.
+    pub(super) async fn close(self) {
+        self.opened.close().await;
+        drop(self.lock);
+    }
+}
+
+/// A bucket with a vault in it needs its own root: a new one would only hide the loss.
+async fn check_root(store: &LocalStore, config: &Config, how: How) -> Result<(), AppError> {
+    let manifest = ObjectKey::parse(MANIFEST)?;
+    match store.head(&manifest).await {
+        Ok(_) if is_empty(&config.root) => Err(AppError::NoRoot {
+            root: config.root.clone(),
+        }),
+        Err(StoreError::NotFound) if !how.may_make => Err(AppError::NoVault {
+            data: config.data.clone(),
+        }),
+        Ok(_) | Err(StoreError::NotFound) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// No epoch lies in the root.
+fn is_empty(root: &Path) -> bool {
+    match fs::read_dir(root) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+/// Whether the index itself says that it is damaged, at its opening or when it is first read.
+fn is_damaged_index(error: &AppError) -> bool {
+    let corrupt = |error: &IndexError| matches!(error, IndexError::Corrupt(_));
+    match error {
+        AppError::Index(error) => corrupt(error),
+        AppError::Open(OpenError::Vault(error)) => error
+            .source
+            .as_deref()
+            .and_then(|source| source.downcast_ref())
+            .is_some_and(corrupt),
+        _ => false,
+    }
+}

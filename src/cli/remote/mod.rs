@@ -1,0 +1,116 @@
+//! Commands that ask a server, through the public client alone.
+
+mod fields;
+mod get;
+mod json;
+mod ls;
+mod put;
+mod render;
+mod retention;
+mod show;
+mod slice;
+mod tenant;
+mod update;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{CliError, runtime};
+use crate::client::{Client, ClientFile};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Upload a recording
+    Put(put::Put),
+    /// Read a recording back, whole or a range
+    Get(get::Get),
+    /// Find records
+    Ls(ls::Ls),
+    /// Show what is known of a record
+    Show(show::Show),
+    /// Correct what is known of a record
+    Update(update::Update),
+    /// Run tenants
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// Say how long records are kept
+    #[command(subcommand)]
+    Retention(retention::Command),
+}
+
+/// How to reach the server, and as whom.
+#[derive(Debug, Args)]
+struct Remote {
+    /// Where the server is and who may call
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CALLVAULT_CLIENT",
+        default_value = "./callvault-data/client.toml",
+        help_heading = "Connection"
+    )]
+    client: PathBuf,
+    /// Identity of the client file to call as; every command has a sensible one
+    #[arg(long = "as", value_name = "ROLE", help_heading = "Connection")]
+    role: Option<String>,
+    /// Tenant; the client file's by default
+    #[arg(long, value_name = "ID", help_heading = "Connection")]
+    tenant: Option<String>,
+    /// Purpose of the call, a DPV term; the client file's by default
+    #[arg(long, value_name = "TERM", help_heading = "Connection")]
+    purpose: Option<String>,
+    /// Answer in JSON
+    #[arg(long, help_heading = "Connection")]
+    json: bool,
+}
+
+/// A connection and what a command needs besides.
+struct Session {
+    client: Client,
+    file: ClientFile,
+    tenant: Option<String>,
+    json: bool,
+}
+
+impl Remote {
+    async fn connect(&self, usual_role: &str) -> Result<Session, CliError> {
+        let file = ClientFile::load(&self.client)?;
+        let mut config = file.role(self.role.as_deref().unwrap_or(usual_role))?;
+        if let Some(purpose) = &self.purpose {
+            config.purpose = Some(purpose.clone());
+        }
+        Ok(Session {
+            client: Client::connect(&config).await?,
+            file,
+            tenant: self.tenant.clone(),
+            json: self.json,
+        })
+    }
+}
+
+impl Session {
+    fn tenant(&self) -> Result<String, CliError> {
+        let tenant = self.tenant.clone().or_else(|| self.file.tenant.clone());
+        tenant.ok_or_else(|| CliError::usage("no tenant: give --tenant, or set it in the client file"))
+    }
+}
+
+pub(super) fn run(command: Command) -> Result<(), CliError> {
+    runtime()?.block_on(async {
+        match command {
+            Command::Put(command) => command.run().await,
+            Command::Get(command) => command.run().await,
+            Command::Ls(command) => command.run().await,
+            Command::Show(command) => command.run().await,
+            Command::Update(command) => command.run().await,
+            Command::Tenant(command) => command.run().await,
+            Command::Retention(command) => command.run().await,
+        }
+    })
+}
+
+/// Makes a change once, however often it is sent.
+fn request_id(given: Option<String>) -> String {
+    given.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string())
+}

@@ -1,0 +1,153 @@
+//! `RecordService`: upload, fetch, find and correct records.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    StreamLimits, convert,
+    convert::{Path, optional, required},
+    download, gate, required_purpose, upload,
+};
+use crate::{
+    domain::principal::Action,
+    proto::v1::{
+        GetRecordRequest, GetRecordResponse, ListRecordsRequest, ListRecordsResponse, PutRecordingRequest,
+        PutRecordingResponse, ReadRecordingRequest, ReadRecordingResponse, UpdateRecordRequest,
+        UpdateRecordResponse, get_record_request, record_service_server::RecordService,
+    },
+    vault::{ContentRange, Error, Name, UpdateSpec, Vault},
+};
+
+const TENANT: Path<'static> = Path::root("tenant_id");
+
+/// The service over one vault.
+#[derive(Clone, Debug)]
+pub(super) struct RecordApi {
+    vault: Arc<Vault>,
+    limits: StreamLimits,
+}
+
+impl RecordApi {
+    /// Serves this vault.
+    pub(super) fn new(vault: Arc<Vault>, limits: StreamLimits) -> Self {
+        Self { vault, limits }
+    }
+}
+
+#[tonic::async_trait]
+impl RecordService for RecordApi {
+    type ReadRecordingStream = Pin<Box<dyn Stream<Item = Result<ReadRecordingResponse, Status>> + Send>>;
+
+    async fn put_recording(
+        &self,
+        request: Request<Streaming<PutRecordingRequest>>,
+    ) -> Result<Response<PutRecordingResponse>, Status> {
+        let caller = gate::may_call(&request, Action::PutRecording)?;
+        let record = upload::receive(&self.vault, &caller, request.into_inner(), self.limits).await?;
+        Ok(Response::new(PutRecordingResponse {
+            record: Some(convert::record_to_proto(&record)),
+        }))
+    }
+
+    async fn read_recording(
+        &self,
+        request: Request<ReadRecordingRequest>,
+    ) -> Result<Response<Self::ReadRecordingStream>, Status> {
+        let caller = gate::may_call(&request, Action::ReadRecording)?;
+        let tenant = gate::in_scope(
+            &caller,
+            Action::ReadRecording,
+            &request.get_ref().tenant_id,
+            &TENANT,
+        )?;
+        let purpose = required_purpose(&request)?;
+        let asked = request.get_ref();
+        let record = required(&asked.record_id, &Path::root("record_id"))?;
+        let reading = self.vault.read(&tenant, record, range(asked)?, purpose).await?;
+        Ok(Response::new(Box::pin(download::send(reading, self.limits))))
+    }
+
+    async fn get_record(
+        &self,
+        request: Request<GetRecordRequest>,
+    ) -> Result<Response<GetRecordResponse>, Status> {
+        let caller = gate::may_call(&request, Action::GetRecord)?;
+        let tenant = gate::in_scope(&caller, Action::GetRecord, &request.get_ref().tenant_id, &TENANT)?;
+        let purpose = required_purpose(&request)?;
+        let name = name(request.get_ref())?;
+        let record = self.vault.record(&tenant, &name, purpose).await?;
+        Ok(Response::new(GetRecordResponse {
+            record: Some(convert::record_to_proto(&record)),
+        }))
+    }
+
+    async fn list_records(
+        &self,
+        request: Request<ListRecordsRequest>,
+    ) -> Result<Response<ListRecordsResponse>, Status> {
+        let caller = gate::may_call(&request, Action::ListRecords)?;
+        let tenant = gate::in_scope(
+            &caller,
+            Action::ListRecords,
+            &request.get_ref().tenant_id,
+            &TENANT,
+        )?;
+        let purpose = required_purpose(&request)?;
+        let asked = request.get_ref();
+        let query = convert::query(asked.query.as_ref())?;
+        let size = convert::page_size(asked.page_size)?;
+        let token = Some(asked.page_token.as_str()).filter(|token| !token.is_empty());
+        let order = convert::order(asked.order());
+        let page = self
+            .vault
+            .list(&tenant, &query, order, size, token, purpose)
+            .await?;
+        Ok(Response::new(ListRecordsResponse {
+            records: page.records.iter().map(convert::record_to_proto).collect(),
+            next_page_token: page.next.unwrap_or_default(),
+        }))
+    }
+
+    async fn update_record(
+        &self,
+        request: Request<UpdateRecordRequest>,
+    ) -> Result<Response<UpdateRecordResponse>, Status> {
+        let caller = gate::may_call(&request, Action::UpdateRecord)?;
+        let asked = request.into_inner();
+        let spec = UpdateSpec {
+            tenant: gate::in_scope(&caller, Action::UpdateRecord, &asked.tenant_id, &TENANT)?,
+            record: required(&asked.record_id, &Path::root("record_id"))?,
+            actor: caller.alias().to_owned(),
+            change: convert::change(asked.descriptor.as_ref(), asked.update_mask.as_ref())?,
+            request: optional(&asked.request_id, &Path::root("request_id"))?,
+            etag: Some(asked.etag).filter(|etag| !etag.is_empty()),
+        };
+        let record = self.vault.update(spec).await?;
+        Ok(Response::new(UpdateRecordResponse {
+            record: Some(convert::record_to_proto(&record)),
+        }))
+    }
+}
+
+fn name(request: &GetRecordRequest) -> Result<Name, Error> {
+    match &request.name {
+        Some(get_record_request::Name::RecordId(id)) => required(id, &Path::root("record_id")).map(Name::Id),
+        Some(get_record_request::Name::ExternalId(id)) => {
+            required(id, &Path::root("external_id")).map(Name::External)
+        }
+        None => Err(Path::root("record_id").refuse("is required, or external_id")),
+    }
+}
+
+fn range(request: &ReadRecordingRequest) -> Result<ContentRange, Error> {
+    let not_negative = |number: i64, field| {
+        u64::try_from(number).map_err(|_| Path::root(field).refuse("must not be negative"))
+    };
+    let limit = not_negative(request.limit, "limit")?;
+    Ok(ContentRange {
+        offset: not_negative(request.offset, "offset")?,
+        limit: (limit > 0).then_some(limit),
+    })
+}

@@ -1,0 +1,80 @@
+//! One object on its way to the store: a single put, or a multipart upload that is aborted unless it is finished.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::blob::store::{BlobStore, ObjectKey, ObjectVersion, PartReceipt, StoreError, UploadId};
+
+use super::Error;
+
+/// A multipart upload that is aborted unless it is finished.
+pub(super) struct Upload {
+    store: Arc<dyn BlobStore>,
+    key: ObjectKey,
+    id: Option<UploadId>,
+}
+
+impl Upload {
+    /// An object of which nothing is stored yet.
+    pub(super) fn new(store: Arc<dyn BlobStore>, key: ObjectKey) -> Self {
+        Self { store, key, id: None }
+    }
+
+    pub(super) async fn begin(&mut self) -> Result<UploadId, Error> {
+        match &self.id {
+            Some(id) => Ok(id.clone()),
+            None => Ok(self.id.insert(self.store.begin(&self.key).await?).clone()),
+        }
+    }
+
+    /// Stores the last part, or the only one, and makes the object visible.
+    pub(super) async fn finish(
+        &mut self,
+        number: u32,
+        offset: u64,
+        body: Bytes,
+        mut receipts: Vec<PartReceipt>,
+    ) -> Result<ObjectVersion, Error> {
+        let length = offset + body.len() as u64;
+        let done = match &self.id {
+            None => self.store.put(&self.key, body).await,
+            Some(id) => {
+                receipts.push(self.store.put_part(&self.key, id, number, offset, body).await?);
+                self.store.complete(&self.key, id, &receipts).await
+            }
+        };
+        match done {
+            Ok(version) => {
+                self.id = None;
+                Ok(version)
+            }
+            Err(error) => self.settle(error, length).await,
+        }
+    }
+
+    /// The answer may have been lost on the way: the key is ours alone, so an object of the right length is what was written.
+    async fn settle(&mut self, error: StoreError, length: u64) -> Result<ObjectVersion, Error> {
+        match self.store.head(&self.key).await {
+            Ok(info) if info.length == length => {
+                self.id = None;
+                Ok(ObjectVersion::default())
+            }
+            _ => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some(id) = self.id.take() else { return };
+        let (store, key) = (Arc::clone(&self.store), self.key.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = store.abort(&key, &id).await {
+                    tracing::warn!(%error, "upload not aborted; the store's lifecycle rule removes it");
+                }
+            });
+        }
+    }
+}

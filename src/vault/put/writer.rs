@@ -1,0 +1,297 @@
+//! Content becomes sealed extents, extents become a blob.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use crate::{
+    blob::{
+        format::{self, Entry, Footer, Request},
+        store::{ObjectKey, PartReceipt},
+    },
+    crypto::{
+        aead, context,
+        kdf::DekKeys,
+        secret::Dek,
+        stream::{self, ExtentBuffer, SealedExtent, TagsDigest},
+    },
+    domain::{
+        clock::{Rng, Timestamp},
+        ids::{PageId, RecordId, TenantId},
+        record::{Kind as RecordKind, Record},
+    },
+};
+
+use super::{
+    super::{
+        Error, Kind, Vault,
+        budget::Reservation,
+        descriptor,
+        record::{BlobName, entry_place},
+    },
+    PutSpec, empty,
+    upload::Upload,
+};
+
+/// Parts that may be on their way to the store while the next one is filled.
+const PARTS_IN_FLIGHT: usize = 2;
+/// Room kept behind the last extent for the footer; a longer one costs a copy.
+const FOOTER_ROOM: usize = 64 << 10;
+
+pub(super) struct Writer {
+    record: RecordId,
+    kind: RecordKind,
+    created: Timestamp,
+    page: PageId,
+    slot: u16,
+    wrapped_dek: Bytes,
+    commitment: [u8; 32],
+    keys: Arc<DekKeys>,
+    object_key: ObjectKey,
+    extent: u32,
+    filling: Option<(ExtentBuffer, Reservation)>,
+    upload: Upload,
+    in_flight: InFlight,
+    digest: TagsDigest,
+    receipts: Vec<PartReceipt>,
+    offset: u64,
+}
+
+/// Parts on their way to the store, in order. Given up together when the upload is.
+#[derive(Default)]
+struct InFlight(VecDeque<JoinHandle<Result<StoredPart, Error>>>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        for part in &self.0 {
+            part.abort();
+        }
+    }
+}
+
+struct StoredPart {
+    receipt: PartReceipt,
+    tags_digest: [u8; 32],
+}
+
+impl Vault {
+    /// Everything that sealing a recording takes: a slot, a key, a name.
+    pub(super) async fn writer(&self, spec: &PutSpec, kind: RecordKind) -> Result<Writer, Error> {
+        let created = self.clock.now();
+        let record = RecordId::mint(created, &*self.rng)?;
+        let class = &spec.draft.descriptor.retention_class;
+        let slot = self
+            .keys
+            .fresh_slot(&spec.tenant, Some(class), created.year_month())
+            .await?;
+        let dek = Dek::generate(&*self.rng)?;
+        let aad = context::wrapped_dek(
+            &self.realm.vault,
+            &spec.tenant,
+            &slot.page,
+            slot.slot,
+            record.as_bytes(),
+        );
+        let object_key = ObjectKey::parse(&format::object_key(&spec.tenant, created, &record))?;
+        Ok(Writer {
+            record,
+            kind,
+            created,
+            page: slot.page,
+            slot: slot.slot,
+            wrapped_dek: aead::wrap(&slot.key, dek.expose(), &aad, &*self.rng)?.into(),
+            commitment: dek.commitment(),
+            keys: Arc::new(DekKeys::derive(&dek)),
+            upload: Upload::new(Arc::clone(&self.store), object_key.clone()),
+            object_key,
+            extent: 0,
+            filling: None,
+            in_flight: InFlight::default(),
+            digest: TagsDigest::new(),
+            receipts: Vec::new(),
+            offset: 0,
+        })
+    }
+}
+
+impl Writer {
+    pub(super) async fn fill(
+        &mut self,
+        vault: &Arc<Vault>,
+        tenant: &TenantId,
+        chunk: &mut Bytes,
+    ) -> Result<(), Error> {
+        // A full extent is stored only when more arrives: the footer rides with the last one.
+        if self.filling.as_ref().is_some_and(|(buffer, _)| buffer.is_full()) {
+            self.store_full_extent(vault, tenant).await?;
+        }
+        if self.filling.is_none() {
+            let room = u64::from(stream::extent_segments(self.extent)) * stream::SEGMENT_LEN as u64;
+            let reservation = vault.budget.reserve(room + FOOTER_ROOM as u64).await?;
+            self.filling = Some((ExtentBuffer::new(self.extent, FOOTER_ROOM), reservation));
+        }
+        if let Some((buffer, _)) = &mut self.filling {
+            buffer.fill(chunk);
+        }
+        Ok(())
+    }
+
+    async fn store_full_extent(&mut self, vault: &Arc<Vault>, tenant: &TenantId) -> Result<(), Error> {
+        let Some((buffer, room)) = self.filling.take() else {
+            return Ok(());
+        };
+        let upload = self.upload.begin().await?;
+        if self.in_flight.0.len() >= PARTS_IN_FLIGHT {
+            self.collect_oldest().await?;
+        }
+        let number = self.extent + 1;
+        let offset = self.offset;
+        self.offset += stream::ciphertext_len(buffer.plaintext_len());
+        let seal = self.sealer(vault, tenant, buffer);
+        let (store, key) = (Arc::clone(&vault.store), self.object_key.clone());
+        self.in_flight.0.push_back(tokio::spawn(async move {
+            let sealed = off_the_async_threads(seal).await?;
+            let receipt = store
+                .put_part(&key, &upload, number, offset, sealed.bytes.freeze())
+                .await?;
+            // Not when it is collected: the upload may be waiting for this very room to fill its next part.
+            drop(room);
+            Ok(StoredPart {
+                receipt,
+                tags_digest: sealed.tags_digest,
+            })
+        }));
+        self.extent += 1;
+        Ok(())
+    }
+
+    async fn collect_oldest(&mut self) -> Result<(), Error> {
+        let Some(oldest) = self.in_flight.0.pop_front() else {
+            return Ok(());
+        };
+        let part = oldest
+            .await
+            .map_err(|e| Error::new(Kind::Internal, "TASK", "a part was lost").because(e))??;
+        self.digest.update(&part.tags_digest);
+        self.receipts.push(part.receipt);
+        Ok(())
+    }
+
+    /// Seals the extent being filled, as work for another thread.
+    fn sealer(
+        &self,
+        vault: &Arc<Vault>,
+        tenant: &TenantId,
+        buffer: ExtentBuffer,
+    ) -> impl FnOnce() -> Result<SealedExtent, Error> + Send + 'static {
+        let aad = context::extent(
+            tenant,
+            &self.record,
+            self.kind.number(),
+            &vault.realm.region,
+            self.extent,
+        );
+        let (keys, rng): (_, Arc<dyn Rng>) = (Arc::clone(&self.keys), Arc::clone(&vault.rng));
+        move || Ok(buffer.seal(&keys.content, &aad, &*rng)?)
+    }
+
+    pub(super) async fn finish(
+        mut self,
+        vault: &Arc<Vault>,
+        spec: &PutSpec,
+        plaintext_length: u64,
+        tag: Option<Request>,
+    ) -> Result<Record, Error> {
+        let Some((buffer, room)) = self.filling.take() else {
+            return Err(empty());
+        };
+        let last = off_the_async_threads(self.sealer(vault, &spec.tenant, buffer)).await?;
+        while !self.in_flight.0.is_empty() {
+            self.collect_oldest().await?;
+        }
+        self.digest.update(&last.tags_digest);
+        let footer = self.footer(vault, spec, plaintext_length, tag)?;
+        let encoded = footer.encode()?;
+        let mut body = last.bytes;
+        body.extend_from_slice(&encoded.bytes);
+        let object_length = self.offset + body.len() as u64;
+        let version = self
+            .upload
+            .finish(self.extent + 1, self.offset, body.freeze(), self.receipts)
+            .await?;
+        drop(room);
+        let blob = BlobName {
+            object_key: self.object_key.to_string(),
+            object_version: version.0,
+            footer_sha256: encoded.sha256,
+        };
+        let descriptor = &spec.draft.descriptor;
+        match vault
+            .index_put(
+                &spec.actor,
+                &footer,
+                &blob,
+                object_length,
+                std::slice::from_ref(descriptor),
+                false,
+            )
+            .await
+        {
+            Ok(()) => Ok(vault.parse_fresh(&footer, &blob, descriptor.clone())),
+            Err(error) => {
+                // Nothing points at the blob and nothing may: a rebuild would adopt it.
+                if error.kind == Kind::AlreadyExists {
+                    let _ = vault.store.delete(&self.object_key).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn footer(
+        &self,
+        vault: &Vault,
+        spec: &PutSpec,
+        plaintext_length: u64,
+        request: Option<Request>,
+    ) -> Result<Footer, Error> {
+        let entry = Entry {
+            record: self.record,
+            kind: self.kind,
+            plaintext_length,
+            page: self.page,
+            slot: self.slot,
+            wrapped_dek: self.wrapped_dek.clone(),
+            commitment: self.commitment,
+            request,
+            sealed_descriptor: Bytes::new(),
+            tags_digest: self.digest.clone().finish(),
+        };
+        let mut footer = Footer {
+            vault: vault.realm.vault,
+            region: vault.realm.region.clone(),
+            tenant: spec.tenant.clone(),
+            node: vault.node,
+            created: self.created,
+            entries: vec![entry],
+        };
+        let binding = descriptor::binding(footer.node, &footer.entries[0]);
+        let sealed = entry_place(&footer, &footer.entries[0], 0, self.object_key.as_str(), &binding).seal(
+            &self.keys.descriptor,
+            &spec.draft.descriptor,
+            &*vault.rng,
+        )?;
+        footer.entries[0].sealed_descriptor = sealed;
+        Ok(footer)
+    }
+}
+
+/// Runs CPU-bound work where it holds up nobody's I/O.
+async fn off_the_async_threads<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::new(Kind::Internal, "TASK", "sealing was interrupted").because(e))?
+}
