@@ -413,6 +413,31 @@ async fn a_log_that_died_between_tiles_and_checkpoint_blocks_nobody() {
     }
 }
 
+/// The tail of the log is lost with the index; what lies of it in the bucket is under no checkpoint, and cannot be continued.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_was_cut_short_with_the_index_lost_is_left_and_nothing_is_lost() {
+    let (_dir, mut world, t) = world(Engine::Sled).await;
+    put(world.vault(), a_call(&t), &content(0, 9)).await.unwrap();
+    world.vault().settle().await.unwrap();
+    let cut = world.faults.on(Operation::Overwrite).below("log/").always().fail_before(Failure::Unavailable);
+    put(world.vault(), a_call(&t), &content(1, 9)).await.unwrap();
+    eventually("tiles are written, the checkpoint is not", async || cut.fired() > 0).await;
+    world.crash().await;
+    world.faults.clear();
+    world.lose_index().await.unwrap();
+    let replayed = world.open().await.unwrap().unwrap();
+    assert_eq!((replayed.records, replayed.adopted), (1, 1));
+    for _ in 0..2 {
+        put(world.vault(), a_call(&t), &content(2, 9)).await.unwrap();
+        no_findings(world.vault()).await;
+        world.close().await;
+        assert_eq!(world.open().await.unwrap(), None);
+        rebuilt(&mut world).await;
+    }
+    assert_eq!(everything(world.vault(), &t).await.len(), 4);
+    no_findings(world.vault()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_behind_the_bucket_replays_and_uses_no_slot_again() {
     for engine in [Engine::Memory, Engine::Sled] {
