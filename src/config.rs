@@ -314,7 +314,10 @@ impl Config {
     /// [`ConfigError`] if there are none.
     pub fn tls(&self) -> Result<&Tls, ConfigError> {
         self.tls.as_ref().ok_or_else(|| {
-            ConfigError::value("tls", "set certificate, key and client_ca; only dev mode makes its own")
+            ConfigError::value(
+                "tls",
+                "set certificate, key and client_ca; only dev mode makes its own",
+            )
         })
     }
 

@@ -38,8 +38,12 @@ pub(super) async fn seed(vault: &Vault) -> Result<(), AppError> {
     let class: RetentionClassId = RETENTION_CLASS.parse()?;
     let settings = match vault.tenant(&tenant).await {
         Ok(found) => found.settings,
-        Err(Error { kind: Kind::NotFound, .. }) => {
-            let made = vault.create_tenant(ACTOR, &tenant, TenantSettings::default(), None).await?;
+        Err(Error {
+            kind: Kind::NotFound, ..
+        }) => {
+            let made = vault
+                .create_tenant(ACTOR, &tenant, TenantSettings::default(), None)
+                .await?;
             made.settings
         }
         Err(error) => return Err(error.into()),
@@ -55,7 +59,11 @@ pub(super) async fn seed(vault: &Vault) -> Result<(), AppError> {
         created: vault.clock().now(),
     };
     match vault.create_retention_class(ACTOR, &tenant, standard, None).await {
-        Ok(_) | Err(Error { kind: Kind::AlreadyExists, .. }) => {}
+        Ok(_)
+        | Err(Error {
+            kind: Kind::AlreadyExists,
+            ..
+        }) => {}
         Err(error) => return Err(error.into()),
     }
     if settings.default_retention_class.is_none() {

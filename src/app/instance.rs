@@ -4,15 +4,15 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinHandle;
-use tonic::service::Routes;
 
 use crate::{
     access::identity::Identify,
     config::Config,
     domain::clock::SystemClock,
+    grpc::{self, StreamLimits},
     server::{Addresses, Drain, ServeError, Server, ServerTls, pki::DevPki},
     telemetry,
-    vault::{Replayed, Vault},
+    vault::Replayed,
 };
 
 use super::{
@@ -154,7 +154,7 @@ impl Started {
             address,
             ops,
             client_file,
-            serving: tokio::spawn(server.run(services(vault, &drain))),
+            serving: tokio::spawn(server.run(grpc::routes(vault, StreamLimits::default()))),
             background: Background::run(vault),
             drain,
         })
@@ -184,10 +184,4 @@ impl Access {
             pki,
         })
     }
-}
-
-/// Every service of the API.
-fn services(vault: &Arc<Vault>, drain: &Drain) -> Routes {
-    let _ = (vault, drain);
-    Routes::default()
 }

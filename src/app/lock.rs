@@ -60,7 +60,11 @@ impl DataLock {
 /// The number that the holder left.
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
-    match file.take(32).read_to_string(&mut text).map(|_| text.trim().parse::<u32>()) {
+    match file
+        .take(32)
+        .read_to_string(&mut text)
+        .map(|_| text.trim().parse::<u32>())
+    {
         Ok(Ok(pid)) => format!(" (pid {pid})"),
         _ => String::new(),
     }
@@ -75,7 +79,10 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let first = DataLock::take(data.path()).unwrap();
         let refused = DataLock::take(data.path()).unwrap_err().to_string();
-        assert!(refused.contains(&format!("(pid {})", std::process::id())), "{refused}");
+        assert!(
+            refused.contains(&format!("(pid {})", std::process::id())),
+            "{refused}"
+        );
         drop(first);
         DataLock::take(data.path()).unwrap();
     }

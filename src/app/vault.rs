@@ -59,7 +59,10 @@ impl OpenVault {
         match Self::open_parts(config, how).await {
             Err(error) if is_damaged_index(&error) => {
                 let aside = index::move_aside(&config.data, "corrupt", &SystemClock)?;
-                tracing::error!(?aside, "the index is damaged; it was moved aside and is made again from the bucket");
+                tracing::error!(
+                    ?aside,
+                    "the index is damaged; it was moved aside and is made again from the bucket"
+                );
                 let opened = Self::open_parts(config, how).await?;
                 Ok(Self { opened, lock })
             }
@@ -89,8 +92,15 @@ impl OpenVault {
         let index = tokio::task::spawn_blocking(move || index::open(&data, cache_bytes))
             .await
             .map_err(std::io::Error::other)??;
-        let opened =
-            Vault::open(settings, Arc::new(store), Arc::new(index), Arc::new(root), clock, rng).await?;
+        let opened = Vault::open(
+            settings,
+            Arc::new(store),
+            Arc::new(index),
+            Arc::new(root),
+            clock,
+            rng,
+        )
+        .await?;
         if let Some(replayed) = &opened.replayed {
             tracing::info!(
                 leaves = replayed.leaves,

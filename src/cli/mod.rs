@@ -15,7 +15,12 @@ pub use error::CliError;
 
 /// The vault that call recordings and message bodies deserve: sealed, searchable, shreddable.
 #[derive(Debug, Parser)]
-#[command(name = "callvault", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "callvault",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -51,7 +51,8 @@ pub(super) fn length(text: &str) -> Result<std::time::Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         return std::time::Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string());
     }
-    humantime::parse_duration(text).map_err(|_| "must be a length of time such as 90, 1m30s or 500ms".to_owned())
+    humantime::parse_duration(text)
+        .map_err(|_| "must be a length of time such as 90, 1m30s or 500ms".to_owned())
 }
 
 /// The same for a message.
@@ -89,9 +90,14 @@ pub(super) fn word(prefix: &str, constant: &str) -> String {
 }
 
 fn words(full_name: &str, prefix: &str) -> String {
-    let known = json::pool().ok().and_then(|pool| pool.get_enum_by_name(full_name));
+    let known = json::pool()
+        .ok()
+        .and_then(|pool| pool.get_enum_by_name(full_name));
     let values = known.iter().flat_map(|e| e.values().collect::<Vec<_>>());
-    let words: Vec<_> = values.filter(|v| v.number() != 0).map(|v| word(prefix, v.name())).collect();
+    let words: Vec<_> = values
+        .filter(|v| v.number() != 0)
+        .map(|v| word(prefix, v.name()))
+        .collect();
     words.join(" ")
 }
 
@@ -117,7 +123,9 @@ fn constant(prefix: &str, text: &str) -> String {
 ///
 /// Lists are separated by commas, labels are `key:value`; a value that begins with `[` or `{` is protobuf JSON. An empty value
 /// clears the field.
-pub(super) fn message<M: Message + Name + Default>(pairs: &[(String, String)]) -> Result<(M, Vec<String>), CliError> {
+pub(super) fn message<M: Message + Name + Default>(
+    pairs: &[(String, String)],
+) -> Result<(M, Vec<String>), CliError> {
     let descriptor = json::describe::<M>()?;
     let mut object = Map::new();
     for (name, text) in pairs {
@@ -128,7 +136,11 @@ pub(super) fn message<M: Message + Name + Default>(pairs: &[(String, String)]) -
         if object.contains_key(name) {
             return Err(CliError::usage(format!("field `{name}` is set twice")));
         }
-        let value = if text.is_empty() { Value::Null } else { value(&field, text)? };
+        let value = if text.is_empty() {
+            Value::Null
+        } else {
+            value(&field, text)?
+        };
         object.insert(name.clone(), value);
     }
     let message = json::from_json(Value::Object(object))?;
@@ -142,13 +154,19 @@ fn value(field: &FieldDescriptor, text: &str) -> Result<Value, CliError> {
     }
     if field.is_map() {
         let entry = |item: &str| {
-            let (key, value) = item.split_once([':', '=']).ok_or_else(|| wrong("must be key:value,...".to_owned()))?;
+            let (key, value) = item
+                .split_once([':', '='])
+                .ok_or_else(|| wrong("must be key:value,...".to_owned()))?;
             Ok((key.to_owned(), Value::String(value.to_owned())))
         };
-        return Ok(Value::Object(text.split(',').map(entry).collect::<Result<_, CliError>>()?));
+        return Ok(Value::Object(
+            text.split(',').map(entry).collect::<Result<_, CliError>>()?,
+        ));
     }
     if field.is_list() {
-        let items = text.split(',').map(|item| single(field, item.trim()).map_err(wrong));
+        let items = text
+            .split(',')
+            .map(|item| single(field, item.trim()).map_err(wrong));
         return Ok(Value::Array(items.collect::<Result<_, _>>()?));
     }
     single(field, text).map_err(wrong)
@@ -165,10 +183,16 @@ fn single(field: &FieldDescriptor, text: &str) -> Result<Value, String> {
                 _ => Err(format!("must be one of: {}", words(known.full_name(), &prefix))),
             }
         }
-        Kind::Message(m) if m.full_name() == "google.protobuf.Timestamp" => Ok(Value::String(moment(text)?.to_string())),
+        Kind::Message(m) if m.full_name() == "google.protobuf.Timestamp" => {
+            Ok(Value::String(moment(text)?.to_string()))
+        }
         Kind::Message(m) if m.full_name() == "google.protobuf.Duration" => {
             let length = length(text)?;
-            Ok(Value::String(format!("{}.{:09}s", length.as_secs(), length.subsec_nanos())))
+            Ok(Value::String(format!(
+                "{}.{:09}s",
+                length.as_secs(),
+                length.subsec_nanos()
+            )))
         }
         Kind::Message(_) => Err("write it as protobuf JSON".to_owned()),
         _ => Ok(Value::String(text.to_owned())),
@@ -181,13 +205,21 @@ mod tests {
     use crate::proto::v1::{Descriptor, Tenant};
 
     fn set(pairs: &[(&str, &str)]) -> Result<(Descriptor, Vec<String>), CliError> {
-        let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         message(&pairs)
     }
 
     #[test]
     fn terms_are_read_in_any_case() {
-        for text in ["ServiceProvision", "service-provision", "SERVICE_PROVISION", "PURPOSE_SERVICE_PROVISION"] {
+        for text in [
+            "ServiceProvision",
+            "service-provision",
+            "SERVICE_PROVISION",
+            "PURPOSE_SERVICE_PROVISION",
+        ] {
             assert_eq!(purpose(text), Ok(Purpose::ServiceProvision as i32), "{text}");
         }
         assert!(purpose("fun").unwrap_err().contains("customer-care"));
@@ -219,7 +251,12 @@ mod tests {
 
     #[test]
     fn what_is_not_a_field_is_named() {
-        for bad in [("colour", "red"), ("direction", "sideways"), ("labels", "x"), ("parties", "[")] {
+        for bad in [
+            ("colour", "red"),
+            ("direction", "sideways"),
+            ("labels", "x"),
+            ("parties", "["),
+        ] {
             let error = set(&[bad]).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(bad.0), "{error}");

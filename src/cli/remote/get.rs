@@ -24,7 +24,7 @@ use crate::{
 
 /// Options of `get`.
 #[derive(Debug, Args)]
-pub(super) struct Get {
+pub(in crate::cli) struct Get {
     /// The record
     #[arg(value_name = "ID")]
     record: String,
@@ -84,7 +84,9 @@ impl Get {
             return Err(CliError::usage("--wav goes with --from and --to"));
         }
         if path.is_none() && self.remote.json {
-            return Err(CliError::usage("--json needs -o FILE: standard output is the recording's"));
+            return Err(CliError::usage(
+                "--json needs -o FILE: standard output is the recording's",
+            ));
         }
         if self.output.is_none() && std::io::stdout().is_terminal() {
             return Err(CliError::usage("give -o FILE; -o - writes sound to the terminal"));
@@ -104,18 +106,32 @@ impl Get {
         let (offset, limit) = layout
             .range(self.from.unwrap_or_default(), self.to)
             .map_err(CliError::failed)?;
-        let header = if self.wav { layout.header(limit) } else { Vec::new() };
-        Ok(Range { offset, limit, header })
+        let header = if self.wav {
+            layout.header(limit)
+        } else {
+            Vec::new()
+        };
+        Ok(Range {
+            offset,
+            limit,
+            header,
+        })
     }
 
     async fn layout(&self, session: &Session) -> Result<Layout, CliError> {
         let tenant = session.tenant()?;
         let name = Name::RecordId(self.record.clone());
         let record = session.client.get_record(&tenant, name).await?;
-        let media_type = record.descriptor.map(|about| about.media_type).unwrap_or_default();
+        let media_type = record
+            .descriptor
+            .map(|about| about.media_type)
+            .unwrap_or_default();
         let size = u64::try_from(record.size_bytes).unwrap_or(0);
         let mut start = BytesMut::new();
-        let mut download = session.client.read_recording(&tenant, &self.record, 0, HEADER_BYTES).await?;
+        let mut download = session
+            .client
+            .read_recording(&tenant, &self.record, 0, HEADER_BYTES)
+            .await?;
         while let Some(bytes) = download.next().await? {
             start.extend_from_slice(&bytes);
         }
@@ -153,7 +169,9 @@ struct Part {
 
 impl Part {
     fn beside(path: &Path) -> Result<Self, CliError> {
-        let name = path.file_name().ok_or_else(|| CliError::usage("-o must name a file"))?;
+        let name = path
+            .file_name()
+            .ok_or_else(|| CliError::usage("-o must name a file"))?;
         let name = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
         let beside = path.with_file_name(name);
         let file = fs::OpenOptions::new()

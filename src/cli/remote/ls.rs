@@ -10,7 +10,9 @@ use super::{Remote, fields, json, render};
 use crate::{
     cli::{CliError, terminal},
     client::ClientError,
-    proto::v1::{ListRecordsRequest, Order, Record, RecordQuery, SubjectIdentifier, subject_identifier::Identifier},
+    proto::v1::{
+        ListRecordsRequest, Order, Record, RecordQuery, SubjectIdentifier, subject_identifier::Identifier,
+    },
 };
 
 /// Rows that are aligned with each other.
@@ -18,7 +20,7 @@ const PAGE: usize = 100;
 
 /// Options of `ls`.
 #[derive(Debug, Args)]
-pub(super) struct Ls {
+pub(in crate::cli) struct Ls {
     /// Of this conversation
     #[arg(long, value_name = "ID")]
     conversation: Option<String>,
@@ -66,7 +68,10 @@ impl Ls {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let session = self.remote.connect("reader").await?;
         let most = if self.limit == 0 { usize::MAX } else { self.limit };
-        let records = session.client.all_records(self.request(session.tenant()?)).take(most);
+        let records = session
+            .client
+            .all_records(self.request(session.tenant()?))
+            .take(most);
         if session.json {
             as_json(records).await
         } else {

@@ -43,8 +43,13 @@ pub(super) enum Command {
 #[derive(Debug, Args)]
 struct Remote {
     /// Where the server is and who may call
-    #[arg(long, value_name = "FILE", env = "CALLVAULT_CLIENT", default_value = "./callvault-data/client.toml",
-          help_heading = "Connection")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CALLVAULT_CLIENT",
+        default_value = "./callvault-data/client.toml",
+        help_heading = "Connection"
+    )]
     client: PathBuf,
     /// Identity of the client file to call as; every command has a sensible one
     #[arg(long = "as", value_name = "ROLE", help_heading = "Connection")]

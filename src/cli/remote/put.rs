@@ -16,7 +16,7 @@ use super::{Remote, fields, json, render, request_id};
 use crate::{
     cli::{CliError, terminal},
     client::Content,
-    proto::v1::{Channel, Descriptor, Party, PartyRole, PutRecordingSpec},
+    proto::v1::{Descriptor, Party, PartyRole, PutRecordingSpec},
 };
 
 /// Bytes read from a file at a time.
@@ -24,7 +24,7 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Options of `put`.
 #[derive(Debug, Args)]
-pub(super) struct Put {
+pub(in crate::cli) struct Put {
     /// The recording; `-` for standard input
     file: PathBuf,
     /// The platform's conversation
@@ -166,7 +166,10 @@ impl Source {
         };
         let about = file.metadata().await?;
         if about.is_dir() {
-            return Err(CliError::failed(format!("is a directory path={}", path.display())));
+            return Err(CliError::failed(format!(
+                "is a directory path={}",
+                path.display()
+            )));
         }
         let size = (about.is_file() && path != Path::new("-")).then(|| about.len());
         Ok(Self {

@@ -10,9 +10,18 @@ use crate::{
 
 /// The first row of a listing of records.
 pub(super) fn record_head() -> Vec<String> {
-    ["RECORD", "START", "LENGTH", "SIZE", "CHANNEL", "DIRECTION", "CONVERSATION", "PARTIES"]
-        .map(str::to_owned)
-        .to_vec()
+    [
+        "RECORD",
+        "START",
+        "LENGTH",
+        "SIZE",
+        "CHANNEL",
+        "DIRECTION",
+        "CONVERSATION",
+        "PARTIES",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// One row of a listing of records.
@@ -66,9 +75,26 @@ fn descriptor(about: &Descriptor, rows: &mut Rows) {
     let mut labels: Vec<_> = about.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     labels.sort();
     rows.add("labels", labels.join(" "));
-    rows.add("data", about.data_categories().map(|c| word("DATA_CATEGORY", c.as_str_name())).collect::<Vec<_>>().join(" "));
-    rows.add("purposes", about.allowed_purposes().map(|p| word("PURPOSE", p.as_str_name())).collect::<Vec<_>>().join(" "));
-    rows.add("legal basis", word("LEGAL_BASIS", about.legal_basis().as_str_name()));
+    rows.add(
+        "data",
+        about
+            .data_categories()
+            .map(|c| word("DATA_CATEGORY", c.as_str_name()))
+            .collect::<Vec<_>>()
+            .join(" "),
+    );
+    rows.add(
+        "purposes",
+        about
+            .allowed_purposes()
+            .map(|p| word("PURPOSE", p.as_str_name()))
+            .collect::<Vec<_>>()
+            .join(" "),
+    );
+    rows.add(
+        "legal basis",
+        word("LEGAL_BASIS", about.legal_basis().as_str_name()),
+    );
     rows.add("notice", &about.notice_version);
     rows.add("consent", &about.consent_ref);
     rows.add("source", &about.source);
@@ -79,7 +105,9 @@ fn descriptor(about: &Descriptor, rows: &mut Rows) {
 
 /// The first row of a listing of tenants.
 pub(super) fn tenant_head() -> Vec<String> {
-    ["TENANT", "STATE", "ROLE", "RETENTION", "CREATED", "NAME"].map(str::to_owned).to_vec()
+    ["TENANT", "STATE", "ROLE", "RETENTION", "CREATED", "NAME"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// One row of a listing of tenants.
@@ -103,7 +131,14 @@ pub(super) fn tenant(tenant: &Tenant) -> String {
     rows.add("controller", &tenant.controller);
     rows.add("role", word("TENANT_ROLE", tenant.role().as_str_name()));
     rows.add("retention", &tenant.default_retention_class);
-    rows.add("purposes", tenant.allowed_purposes().map(|p| word("PURPOSE", p.as_str_name())).collect::<Vec<_>>().join(" "));
+    rows.add(
+        "purposes",
+        tenant
+            .allowed_purposes()
+            .map(|p| word("PURPOSE", p.as_str_name()))
+            .collect::<Vec<_>>()
+            .join(" "),
+    );
     rows.add("jurisdictions", tenant.jurisdictions.join(" "));
     rows.add("created", time(tenant.create_time.as_ref()));
     rows.add("updated", time(tenant.update_time.as_ref()));
@@ -113,9 +148,17 @@ pub(super) fn tenant(tenant: &Tenant) -> String {
 
 /// The first row of a listing of retention classes.
 pub(super) fn class_head() -> Vec<String> {
-    ["CLASS", "MIN DAYS", "MAX DAYS", "ACTION", "JURISDICTION", "GROUND", "EFFECTIVE"]
-        .map(str::to_owned)
-        .to_vec()
+    [
+        "CLASS",
+        "MIN DAYS",
+        "MAX DAYS",
+        "ACTION",
+        "JURISDICTION",
+        "GROUND",
+        "EFFECTIVE",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// One row of a listing of retention classes.
@@ -150,8 +193,18 @@ impl Rows {
 }
 
 fn shortly(party: &Party) -> String {
-    let names = [&party.tel, &party.agent_id, &party.mailto, &party.external_subject_id, &party.name];
-    names.into_iter().find(|name| !name.is_empty()).cloned().unwrap_or_default()
+    let names = [
+        &party.tel,
+        &party.agent_id,
+        &party.mailto,
+        &party.external_subject_id,
+        &party.name,
+    ];
+    names
+        .into_iter()
+        .find(|name| !name.is_empty())
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn whole(party: &Party) -> String {
@@ -165,7 +218,12 @@ fn whole(party: &Party) -> String {
         &party.agent_id,
         &party.team,
     ];
-    parts.into_iter().filter(|p| !p.is_empty()).map(String::as_str).collect::<Vec<_>>().join("  ")
+    parts
+        .into_iter()
+        .filter(|p| !p.is_empty())
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join("  ")
 }
 
 fn time(at: Option<&Timestamp>) -> String {
@@ -174,7 +232,9 @@ fn time(at: Option<&Timestamp>) -> String {
 
 fn length(length: Option<&Duration>) -> String {
     let length = length.and_then(|length| std::time::Duration::try_from(*length).ok());
-    length.map(|l| humantime::format_duration(l).to_string()).unwrap_or_default()
+    length
+        .map(|l| humantime::format_duration(l).to_string())
+        .unwrap_or_default()
 }
 
 fn size(count: i64) -> String {

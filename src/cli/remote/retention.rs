@@ -7,22 +7,22 @@ use super::{Remote, fields, json, render, request_id, tenant};
 use crate::{
     cli::{CliError, terminal},
     proto::v1::{
-        CreateRetentionClassRequest, ListRetentionClassesRequest, ListRetentionClassesResponse, RetentionClass, Tenant,
-        UpdateTenantRequest,
+        CreateRetentionClassRequest, ListRetentionClassesRequest, ListRetentionClassesResponse,
+        RetentionClass, Tenant, UpdateTenantRequest,
     },
 };
 
 const ROLE: &str = "tenant-admin";
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     /// Classes: how long records are kept, and what happens then
     #[command(subcommand)]
     Class(Class),
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Class {
+pub(in crate::cli) enum Class {
     /// Add a class to a tenant
     Create(Create),
     /// List a tenant's classes
@@ -33,7 +33,7 @@ pub(super) enum Class {
 
 /// Options of `retention class create`.
 #[derive(Debug, Args)]
-pub(super) struct Create {
+pub(in crate::cli) struct Create {
     /// Its name within the tenant
     #[arg(value_name = "CLASS")]
     id: String,
@@ -64,14 +64,14 @@ pub(super) struct Create {
 
 /// Options of `retention class ls`.
 #[derive(Debug, Args)]
-pub(super) struct Many {
+pub(in crate::cli) struct Many {
     #[command(flatten)]
     remote: Remote,
 }
 
 /// Options of `retention class set`.
 #[derive(Debug, Args)]
-pub(super) struct Set {
+pub(in crate::cli) struct Set {
     /// The class that uploads get which name none
     #[arg(value_name = "CLASS")]
     id: String,

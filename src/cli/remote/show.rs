@@ -10,9 +10,13 @@ use crate::{
 
 /// Options of `show`.
 #[derive(Debug, Args)]
-pub(super) struct Show {
+pub(in crate::cli) struct Show {
     /// The record
-    #[arg(value_name = "ID", required_unless_present = "external_id", conflicts_with = "external_id")]
+    #[arg(
+        value_name = "ID",
+        required_unless_present = "external_id",
+        conflicts_with = "external_id"
+    )]
     record: Option<String>,
     /// The platform's id of it instead
     #[arg(long, value_name = "ID")]

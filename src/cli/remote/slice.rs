@@ -27,15 +27,20 @@ impl Layout {
     /// # Errors
     /// What to do instead, for content whose bytes have no fixed rate.
     pub(super) fn of(media_type: &str, size: u64, start: &[u8]) -> Result<Self, String> {
-        let bare = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let bare = media_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         match bare.as_str() {
             "audio/pcmu" => Ok(Self::g711(7, size)),
             "audio/pcma" => Ok(Self::g711(6, size)),
-            "audio/wav" | "audio/x-wav" | "audio/wave" | "audio/vnd.wave" => {
-                Self::wav(size, start).ok_or_else(|| {
-                    "the WAV header has no fixed byte rate or cannot be understood; use --offset and --limit".to_owned()
-                })
-            }
+            "audio/wav" | "audio/x-wav" | "audio/wave" | "audio/vnd.wave" => Self::wav(size, start)
+                .ok_or_else(|| {
+                    "the WAV header has no fixed byte rate or cannot be understood; use --offset and --limit"
+                        .to_owned()
+                }),
             _ => Err(format!(
                 "times are known for WAV and raw G.711 only; use --offset and --limit media_type={media_type}"
             )),
@@ -110,7 +115,9 @@ impl Layout {
         let end = to.map_or(self.end, |to| self.byte(to).min(self.end));
         if begin >= self.end {
             let seconds = (self.end - self.data) / u64::from(self.byte_rate);
-            return Err(format!("--from lies beyond the end of the recording length_seconds={seconds}"));
+            return Err(format!(
+                "--from lies beyond the end of the recording length_seconds={seconds}"
+            ));
         }
         if end <= begin {
             return Err("--to must be later than --from".to_owned());
@@ -146,7 +153,8 @@ mod tests {
 
     /// Stereo, 16 bits, 8 kHz, with a chunk of odd length before the sound.
     fn wav(length: u32) -> Vec<u8> {
-        let mut out = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0\x40\x1f\0\0\0\x7d\0\0\x04\0\x10\0".to_vec();
+        let mut out =
+            b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0\x40\x1f\0\0\0\x7d\0\0\x04\0\x10\0".to_vec();
         out.extend(b"LIST\x03\0\0\0abc\0data");
         out.extend(length.to_le_bytes());
         out
@@ -158,12 +166,23 @@ mod tests {
     fn seconds_become_bytes_of_whole_samples() {
         let layout = Layout::of("audio/wav", 10_000_000, &wav(9_600_000)).unwrap();
         let seconds = Duration::from_secs;
-        assert_eq!(layout.range(seconds(30), Some(seconds(60))), Ok((DATA + 960_000, 960_000)));
+        assert_eq!(
+            layout.range(seconds(30), Some(seconds(60))),
+            Ok((DATA + 960_000, 960_000))
+        );
         assert_eq!(layout.range(seconds(0), None), Ok((DATA, 9_600_000)));
-        assert_eq!(layout.range(seconds(299), Some(seconds(900))), Ok((DATA + 299 * 32_000, 32_000)));
+        assert_eq!(
+            layout.range(seconds(299), Some(seconds(900))),
+            Ok((DATA + 299 * 32_000, 32_000))
+        );
         let (begin, _) = layout.range(Duration::from_micros(100), None).unwrap();
         assert_eq!((begin - DATA) % 4, 0);
-        assert!(layout.range(seconds(300), None).unwrap_err().contains("length_seconds=300"));
+        assert!(
+            layout
+                .range(seconds(300), None)
+                .unwrap_err()
+                .contains("length_seconds=300")
+        );
         assert!(layout.range(seconds(5), Some(seconds(5))).is_err());
     }
 
@@ -178,19 +197,29 @@ mod tests {
     #[test]
     fn raw_g711_has_one_rate() {
         let layout = Layout::of("audio/PCMU", 80_000, b"").unwrap();
-        assert_eq!(layout.range(Duration::from_secs(2), Some(Duration::from_secs(3))), Ok((16_000, 8_000)));
+        assert_eq!(
+            layout.range(Duration::from_secs(2), Some(Duration::from_secs(3))),
+            Ok((16_000, 8_000))
+        );
     }
 
     #[test]
     fn a_slice_with_a_header_is_a_wav_file() {
         let layout = Layout::of("audio/wav", 10_000_000, &wav(9_600_000)).unwrap();
         let again = Layout::of("audio/wav", 44 + 960_000, &layout.header(960_000)).unwrap();
-        assert_eq!((again.data, again.end, again.byte_rate), (44, 44 + 960_000, 32_000));
+        assert_eq!(
+            (again.data, again.end, again.byte_rate),
+            (44, 44 + 960_000, 32_000)
+        );
     }
 
     #[test]
     fn what_has_no_rate_is_refused_with_a_way_out() {
-        for (media_type, start) in [("audio/mpeg", &b"ID3"[..]), ("audio/wav", b"RIFF"), ("audio/wav", b"no header at all")] {
+        for (media_type, start) in [
+            ("audio/mpeg", &b"ID3"[..]),
+            ("audio/wav", b"RIFF"),
+            ("audio/wav", b"no header at all"),
+        ] {
             let refused = Layout::of(media_type, 1_000, start).unwrap_err();
             assert!(refused.contains("--offset"), "{refused}");
         }

@@ -12,7 +12,7 @@ use crate::{
 const ROLE: &str = "tenant-admin";
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     /// Create a tenant and its first key
     Create(Create),
     /// Show a tenant
@@ -25,7 +25,7 @@ pub(super) enum Command {
 
 /// Options of `tenant create`.
 #[derive(Debug, Args)]
-pub(super) struct Create {
+pub(in crate::cli) struct Create {
     /// 1 to 63 lowercase letters, digits and hyphens; never reused, visible in object names
     #[arg(value_name = "ID")]
     id: String,
@@ -53,7 +53,7 @@ pub(super) struct Create {
 
 /// Options of `tenant get`.
 #[derive(Debug, Args)]
-pub(super) struct One {
+pub(in crate::cli) struct One {
     /// The tenant; the client file's by default
     #[arg(value_name = "ID")]
     id: Option<String>,
@@ -63,14 +63,14 @@ pub(super) struct One {
 
 /// Options of `tenant ls`.
 #[derive(Debug, Args)]
-pub(super) struct Many {
+pub(in crate::cli) struct Many {
     #[command(flatten)]
     remote: Remote,
 }
 
 /// Options of `tenant update`.
 #[derive(Debug, Args)]
-pub(super) struct Update {
+pub(in crate::cli) struct Update {
     /// The tenant; the client file's by default
     #[arg(value_name = "ID")]
     id: Option<String>,

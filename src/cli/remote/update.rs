@@ -11,7 +11,7 @@ use crate::{
 
 /// Options of `update`.
 #[derive(Debug, Args)]
-pub(super) struct Update {
+pub(in crate::cli) struct Update {
     /// The record
     #[arg(value_name = "ID")]
     record: String,

@@ -1,0 +1,38 @@
+//! `config check`: what `serve --config` would refuse, before it is restarted.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    cli::{CliError, terminal},
+    config::Config,
+    server::ServerTls,
+};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Command {
+    /// Check a configuration file and the certificates that it names
+    Check(Check),
+}
+
+/// Options of `config check`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Check {
+    /// The file
+    #[arg(value_name = "FILE", required_unless_present = "config")]
+    file: Option<PathBuf>,
+    /// The same, as `serve` takes it
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let Self::Check(Check { file, config }) = self;
+        let path = file.or(config).unwrap_or_default();
+        let config = Config::load(&path)?;
+        ServerTls::load(config.tls()?).map_err(|error| CliError::failed(error.to_string()))?;
+        Ok(terminal::say(format!("{} is good", path.display()))?)
+    }
+}
