@@ -7,6 +7,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
+use tonic::Code;
 
 use super::{
     content,
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     app::{DEV_TENANT, Instance, Mode, Offline},
     cli::{CliError, terminal},
-    client::{Client, ClientFile, Code},
+    client::{Client, ClientFile},
     config::Config,
     domain::clock::{Clock, SystemClock},
     proto::v1::{
