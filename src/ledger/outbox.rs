@@ -362,7 +362,8 @@ pub async fn retire(ledger: &Ledger, log: LogId, closed_row: Row) -> Result<Head
             .map(|q| q.receipt.sequence)
             .max();
         ledger.note_region_seq(highest.unwrap_or(0));
-        let (leaves, close) = queued.split_at(queued.len() - usize::from(queued.last().is_some_and(is_close)));
+        let (leaves, close) =
+            queued.split_at(queued.len() - usize::from(queued.last().is_some_and(is_close)));
         writer.append(&finish_from(leaves, from)?).await?;
         if close.is_empty() {
             continue;
@@ -372,7 +373,11 @@ pub async fn retire(ledger: &Ledger, log: LogId, closed_row: Row) -> Result<Head
             // Tiles of leaves that were lost with an index lie where the close would be, under no checkpoint: the log stays
             // as it is, and the next log's opening vouches for its head.
             Err(LogError::Forked { position }) => {
-                tracing::warn!(log = name.origin(), position, "a log whose tail was lost is left without a close");
+                tracing::warn!(
+                    log = name.origin(),
+                    position,
+                    "a log whose tail was lost is left without a close"
+                );
                 break;
             }
             outcome => outcome?,
@@ -384,7 +389,11 @@ pub async fn retire(ledger: &Ledger, log: LogId, closed_row: Row) -> Result<Head
         value: head.size.to_be_bytes().to_vec(),
     };
     let done = Change {
-        put: if head.size == 0 { vec![closed_row] } else { vec![closed_row, next] },
+        put: if head.size == 0 {
+            vec![closed_row]
+        } else {
+            vec![closed_row, next]
+        },
         ..Change::default()
     };
     ledger.index.commit(done).await?;
