@@ -1,11 +1,9 @@
 //! Gate 1: before any lookup, so that its answer reveals nothing of what is stored.
 
-use crate::{
-    domain::{
-        ids::TenantId,
-        principal::{Action, Principal},
-    },
-    vault::{Error, Kind},
+use crate::domain::{
+    error::{Error, Kind},
+    ids::TenantId,
+    principal::{Action, Principal},
 };
 
 /// Refuses unless a role of `principal` may do `action`, and `tenant`, where the call has one, is in its scope.

@@ -1,8 +1,8 @@
 //! The purpose that a call declares in its metadata.
 
-use crate::{
-    domain::purpose::Purpose,
-    vault::{Error, Kind},
+use crate::domain::{
+    error::{Error, Kind},
+    purpose::Purpose,
 };
 
 /// The metadata key.

@@ -328,3 +328,115 @@ pub fn find_footer(tail: &Bytes, object_length: u64) -> Result<Tail, MalformedFo
     }
     Ok(Tail::Whole(tail.slice(start..start + length)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    fn vectors() -> Vec<(String, serde_json::Value)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/blob");
+        let read = |path: std::path::PathBuf| {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            (name, serde_json::from_slice(&fs::read(path).unwrap()).unwrap())
+        };
+        fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| read(entry.unwrap().path()))
+            .collect()
+    }
+
+    fn end(vector: &serde_json::Value) -> Bytes {
+        hex::decode(vector["end"].as_str().unwrap()).unwrap().into()
+    }
+
+    fn open(end: &Bytes) -> Result<(Footer, Bytes), MalformedFooter> {
+        match find_footer(end, u64::MAX)? {
+            Tail::Longer(_) => Err(MalformedFooter("cut")),
+            Tail::Whole(encoded) => Ok((Footer::decode(&encoded)?, encoded)),
+        }
+    }
+
+    #[test]
+    fn footers_of_the_specification_are_read_and_written_alike() {
+        let good: Vec<_> = vectors()
+            .into_iter()
+            .filter(|(n, _)| !n.starts_with("malformed"))
+            .collect();
+        assert_eq!(good.len(), 3);
+        for (name, vector) in good {
+            let (footer, encoded) = open(&end(&vector)).unwrap();
+            assert_eq!(
+                hex::encode(footer_sha256(&encoded)),
+                vector["sha256"].as_str().unwrap(),
+                "{name}"
+            );
+            let lengths: Vec<u64> = footer.entries.iter().map(|e| e.plaintext_length).collect();
+            assert_eq!(serde_json::json!(lengths), vector["plaintext_lengths"], "{name}");
+            assert_eq!(
+                footer.content_length(),
+                vector["content_length"].as_u64().unwrap(),
+                "{name}"
+            );
+            assert_eq!(footer.encode().unwrap().bytes, end(&vector), "{name}");
+        }
+    }
+
+    #[test]
+    fn malformed_footers_are_refused() {
+        let bad: Vec<_> = vectors()
+            .into_iter()
+            .filter(|(n, _)| n.starts_with("malformed"))
+            .collect();
+        assert_eq!(bad.len(), 21);
+        for (name, vector) in bad {
+            assert!(open(&end(&vector)).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_an_end_is_found() {
+        let (_, vector) = vectors().into_iter().find(|(n, _)| n == "one").unwrap();
+        let whole = end(&vector);
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(open(&flipped.into()).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_tail_that_is_too_short_says_how_much_to_read() {
+        let (_, vector) = vectors().into_iter().find(|(n, _)| n == "one").unwrap();
+        let whole = end(&vector);
+        let cut = whole.slice(whole.len() - 20..);
+        assert_eq!(find_footer(&cut, 1_000), Ok(Tail::Longer(whole.len() as u64)));
+        assert!(
+            find_footer(&cut, whole.len() as u64 - 1).is_err(),
+            "no object is shorter than its footer"
+        );
+    }
+
+    #[test]
+    fn names_of_blobs_tell_tenant_and_first_record() {
+        let tenant: TenantId = "acme".parse().unwrap();
+        let record: RecordId = "01890a5d-ac96-774b-bcce-b302099a8058".parse().unwrap();
+        let name = object_key(&tenant, Timestamp(951_782_400_000_000), &record);
+        assert_eq!(name, "blobs/acme/2000/02/29/01890a5d-ac96-774b-bcce-b302099a8058");
+        assert_eq!(
+            parse_object_key(&ObjectKey::parse(&name).unwrap()),
+            Some((tenant, record))
+        );
+        for other in [
+            "blobs/acme/x",
+            "payloads/acme/2000/02/29/01890a5d-ac96-774b-bcce-b302099a8058",
+        ] {
+            assert_eq!(
+                parse_object_key(&ObjectKey::parse(other).unwrap()),
+                None,
+                "{other}"
+            );
+        }
+    }
+}

@@ -9,19 +9,19 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use super::{CryptoError, secret::Secret};
 
 /// Bytes of an authentication tag.
-pub const TAG_LEN: usize = 16;
+pub(super) const TAG_LEN: usize = 16;
 /// Bytes of a nonce.
-pub const NONCE_LEN: usize = 12;
+pub(super) const NONCE_LEN: usize = 12;
 
 /// A key set up for bulk work. The caller answers for its nonces.
-pub struct BulkKey(LessSafeKey);
+pub(super) struct BulkKey(LessSafeKey);
 
 impl BulkKey {
     /// Expands `key`.
     ///
     /// # Errors
     /// [`CryptoError::Malformed`], never in practice: 32 bytes are a key.
-    pub fn new(key: &Secret<32>) -> Result<Self, CryptoError> {
+    pub(super) fn new(key: &Secret<32>) -> Result<Self, CryptoError> {
         let unbound = UnboundKey::new(&AES_256_GCM, key.expose());
         let unbound = unbound.map_err(|_| CryptoError::Malformed("bulk key"))?;
         Ok(Self(LessSafeKey::new(unbound)))
@@ -31,7 +31,7 @@ impl BulkKey {
     ///
     /// # Errors
     /// [`CryptoError::TooLong`] above 64 GiB.
-    pub fn seal(&self, nonce: [u8; NONCE_LEN], text: &mut [u8]) -> Result<[u8; TAG_LEN], CryptoError> {
+    pub(super) fn seal(&self, nonce: [u8; NONCE_LEN], text: &mut [u8]) -> Result<[u8; TAG_LEN], CryptoError> {
         let nonce = Nonce::assume_unique_for_key(nonce);
         let tag = self.0.seal_in_place_separate_tag(nonce, Aad::empty(), text);
         let tag = tag.map_err(|_| CryptoError::TooLong)?;
@@ -42,7 +42,7 @@ impl BulkKey {
     ///
     /// # Errors
     /// [`CryptoError::Unauthentic`] if key, nonce or any bit differs; `sealed` holds nothing of use then.
-    pub fn open<'a>(
+    pub(super) fn open<'a>(
         &self,
         nonce: [u8; NONCE_LEN],
         sealed: &'a mut [u8],

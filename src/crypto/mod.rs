@@ -7,7 +7,7 @@
 //! | [`kdf`] | all key derivation, and opening a wrapped key against its commitment |
 //! | [`page`] | puncturable sets of slot keys |
 //! | [`aead`] | wraps keys, seals small things (RustCrypto) |
-//! | [`bulk`] | the one file that calls bulk AEAD (ring) |
+//! | `bulk` | the one file that calls bulk AEAD (ring) |
 //! | [`stream`] | extents: Tink streaming AEAD in 64 KiB segments |
 //! | [`blind`] | keyed digests: identifiers, request ids, row MACs |
 //! | [`sign`] | Ed25519 |
@@ -16,7 +16,7 @@
 
 pub mod aead;
 pub mod blind;
-pub mod bulk;
+mod bulk;
 pub mod context;
 pub mod kdf;
 pub mod page;

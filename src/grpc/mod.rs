@@ -21,9 +21,7 @@ pub mod schema;
 pub mod status;
 mod tenant_service;
 mod upload;
-
-pub use record_service::RecordApi;
-pub use tenant_service::TenantApi;
+mod whole;
 
 /// Longest message that a service decodes: a chunk of a stream and its framing.
 pub const DECODE_BYTES: usize = limits::STREAM_MESSAGE_BYTES + FRAMING_BYTES;
@@ -55,9 +53,10 @@ impl Default for StreamLimits {
 
 /// Every service of the API over one vault.
 pub fn routes(vault: &Arc<Vault>, limits: StreamLimits) -> Routes {
-    let records = RecordApi::new(Arc::clone(vault), limits);
-    let tenants = TenantApi::new(Arc::clone(vault));
-    Routes::new(RecordServiceServer::new(records).max_decoding_message_size(DECODE_BYTES))
+    let records = record_service::RecordApi::new(Arc::clone(vault), limits);
+    let records = RecordServiceServer::new(records).max_decoding_message_size(DECODE_BYTES);
+    let tenants = tenant_service::TenantApi::new(Arc::clone(vault));
+    Routes::new(whole::Whole(records))
         .add_service(TenantServiceServer::new(tenants).max_decoding_message_size(DECODE_BYTES))
 }
 

@@ -24,14 +24,14 @@ const TENANT: Path<'static> = Path::root("tenant_id");
 
 /// The service over one vault.
 #[derive(Clone, Debug)]
-pub struct RecordApi {
+pub(super) struct RecordApi {
     vault: Arc<Vault>,
     limits: StreamLimits,
 }
 
 impl RecordApi {
     /// Serves this vault.
-    pub fn new(vault: Arc<Vault>, limits: StreamLimits) -> Self {
+    pub(super) fn new(vault: Arc<Vault>, limits: StreamLimits) -> Self {
         Self { vault, limits }
     }
 }

@@ -29,13 +29,13 @@ const REQUEST: Path<'static> = Path::root("request_id");
 
 /// The service over one vault.
 #[derive(Clone, Debug)]
-pub struct TenantApi {
+pub(super) struct TenantApi {
     vault: Arc<Vault>,
 }
 
 impl TenantApi {
     /// Serves this vault.
-    pub fn new(vault: Arc<Vault>) -> Self {
+    pub(super) fn new(vault: Arc<Vault>) -> Self {
         Self { vault }
     }
 

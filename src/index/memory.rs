@@ -33,8 +33,26 @@ impl MemoryIndex {
         Self::default()
     }
 
+    /// A copy as it is now, which goes its own way.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(self.state().clone())),
+        }
+    }
+
+    /// Every row, to be looked at or damaged by a test.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Row> {
+        let row = |(key, value): (&Key, &Vec<u8>)| Row {
+            key: key.clone(),
+            value: value.clone(),
+        };
+        self.state().rows.iter().map(row).collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        // A change is built aside and swapped in, so what a panic leaves behind is whole.
+        // Nothing under the lock panics, so a poisoned lock guards whole rows.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -172,4 +190,20 @@ fn contains(range: &Range, key: &Key) -> bool {
         }
         _ => false,
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{error::Error, sync::Arc};
+
+    use super::*;
+    use crate::index::suite::Harness;
+
+    impl Harness for MemoryIndex {
+        fn open(&self) -> Result<Arc<dyn Index>, Box<dyn Error + Send + Sync>> {
+            Ok(Arc::new(self.clone()))
+        }
+    }
+
+    crate::index_suite!(MemoryIndex::new());
 }

@@ -376,6 +376,10 @@ pub async fn retire(ledger: &Ledger, log: LogId, closed_row: Row) -> Result<Head
     };
     ledger.index.commit(done).await?;
     let head = writer.head();
+    if head.size == 0 {
+        // It never came to life: nobody will find it in the bucket, so nobody may be told to look for it.
+        return Ok(head);
+    }
     ledger.index.shipped(log, head.size).await?;
     ledger
         .retired

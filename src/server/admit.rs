@@ -14,8 +14,10 @@ use tower::{Layer, Service};
 use super::observe::CallerSlot;
 use crate::{
     access::identity::{Identify, PeerCertificate},
-    domain::principal::Principal,
-    vault::{Error, Kind},
+    domain::{
+        error::{Error, Kind},
+        principal::Principal,
+    },
 };
 
 /// Puts [`Admit`] around a service.

@@ -1,5 +1,6 @@
-//! Doubles for tests: faults on demand, time that stands still, randomness that repeats.
+//! Doubles for tests: faults on demand, time that stands still, randomness that repeats, a vault to wreck.
 
 pub mod clock;
 pub mod faulty;
 pub mod rng;
+pub mod world;

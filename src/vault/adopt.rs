@@ -2,11 +2,12 @@
 
 use crate::{
     blob::{
-        format,
+        format::{self, Footer},
         store::{ByteRange, ObjectInfo, ObjectKey, StoreError},
     },
     domain::limits,
     index::Key,
+    proto::storage::RequestRow,
 };
 
 use super::{Error, Kind, OpenError, Vault, record::BlobName, replay::Replayed};
@@ -62,10 +63,38 @@ impl Vault {
             footer_sha256,
         };
         let descriptors = self.open_descriptors(&footer, &blob.object_key).await?;
+        self.refuse_answered(&footer).await?;
         let actor = crate::ledger::leaf::SYSTEM;
         self.index_put(actor, &footer, &blob, object.length, &descriptors, true)
             .await?;
         Ok(footer.entries.len() as u64)
+    }
+
+    /// Refuses a try whose request was answered by another: a request has one record.
+    async fn refuse_answered(&self, footer: &Footer) -> Result<(), Error> {
+        for (request, entry) in footer
+            .entries
+            .iter()
+            .filter_map(|e| Some((e.request.as_ref()?, e)))
+        {
+            let key = Key::Request(footer.tenant.clone(), request.mac);
+            let Some(value) = self.index.get(&key).await? else {
+                continue;
+            };
+            let row: RequestRow = self.rows.open(&key, &value)?;
+            let answered = row.expires_micros - limits::REQUEST_ID_MICROS;
+            let apart = footer.created.micros().abs_diff(answered);
+            if row.record_id[..] != entry.record.as_bytes()[..]
+                && apart < limits::REQUEST_ID_MICROS.unsigned_abs()
+            {
+                return Err(Error::new(
+                    Kind::AlreadyExists,
+                    "REQUEST_ANSWERED",
+                    "another try of the same request was answered; this one is an orphan",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Whether the index names this blob, by its first record.

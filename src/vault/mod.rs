@@ -12,6 +12,7 @@ mod open;
 mod put;
 mod record;
 mod replay;
+mod requests;
 mod rows;
 mod tenant;
 mod terms;
@@ -89,3 +90,6 @@ impl Vault {
         Ok(self.ledger.ship().await?)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,6 +142,13 @@ impl Opened {
         self.stop.send_replace(true);
         let _ = self.shipping.await;
     }
+
+    /// Stops at once, as if the process had died: what is queued stays queued.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn crash(self) {
+        self.shipping.abort();
+        let _ = self.shipping.await;
+    }
 }
 
 /// What a vault is opened over.
@@ -184,17 +191,20 @@ impl Vault {
             return Err(OpenError::WrongRoot);
         }
         claim(&parts, &settings).await?;
-        let in_bucket = read_heads(&parts, id).await?;
+        let found = logs(&*parts.store, LogKind::State).await?;
+        let in_bucket = read_heads(&parts, id, &found).await?;
         check_anchor(anchor.as_ref(), &in_bucket).await?;
-        let term = next_term(&parts, settings.node, &in_bucket).await?;
+        let term = next_term(&parts, settings.node, &found).await?;
         let (region, genesis) = open_epoch(&parts, &realm, &in_bucket).await?;
         for log in in_bucket.values() {
             log.verify_signature(region.signing().public_key())?;
         }
         let vault = assemble(&parts, &settings, realm, &region, anchor.as_ref(), term);
+        vault.register_log().await?;
         if let Some(created) = genesis {
             vault.log_genesis(created).await?;
         }
+        vault.close_open_pages().await?;
         let replayed = replay::catch_up(&vault, &in_bucket).await?;
         vault.retire_earlier_logs().await?;
         let (stop, stopped) = watch::channel(false);
@@ -245,6 +255,12 @@ impl Vault {
             let closed = plain_row(Key::Log(log), &LogRow { closed: true, ..row });
             retire(&self.ledger, log, closed).await?;
         }
+        Ok(())
+    }
+
+    /// Makes the own log known before anything is queued for it: whatever happens now, the next process takes another term
+    /// and ships what this one left.
+    async fn register_log(&self) -> Result<(), OpenError> {
         let own = self.ledger.log();
         let origin = LogName {
             vault: self.realm.vault,
@@ -434,9 +450,13 @@ async fn claim(parts: &Parts, settings: &VaultSettings) -> Result<(), OpenError>
 }
 
 /// The state logs in the bucket, by id.
-async fn read_heads(parts: &Parts, vault: VaultId) -> Result<BTreeMap<LogId, LogReader>, OpenError> {
+async fn read_heads(
+    parts: &Parts,
+    vault: VaultId,
+    found: &[LogId],
+) -> Result<BTreeMap<LogId, LogReader>, OpenError> {
     let mut readers = BTreeMap::new();
-    for log in logs(&*parts.store, LogKind::State).await? {
+    for &log in found {
         let name = LogName { vault, log };
         if let Some(reader) = LogReader::open(Arc::clone(&parts.store), name, None).await? {
             readers.insert(log, reader);
@@ -464,14 +484,10 @@ async fn check_anchor(
     Ok(())
 }
 
-/// A lease term that no process of this node has had.
-async fn next_term(
-    parts: &Parts,
-    node: u32,
-    in_bucket: &BTreeMap<LogId, LogReader>,
-) -> Result<u64, OpenError> {
+/// A lease term that no process of this node has had, not even one that died before its first checkpoint.
+async fn next_term(parts: &Parts, node: u32, in_bucket: &[LogId]) -> Result<u64, OpenError> {
     let in_bucket = in_bucket
-        .keys()
+        .iter()
         .filter(|log| log.node == node)
         .map(|log| log.term)
         .max();

@@ -117,7 +117,8 @@ enum Mode {
 /// What arrived, in numbers.
 struct Received {
     bytes: u64,
-    crc: u32,
+    /// CRC-32C of the content, for the fingerprint of a request that has an id.
+    crc: Option<u32>,
     sha256: Option<digest::Context>,
     start: Vec<u8>,
 }
@@ -135,16 +136,27 @@ struct Writer {
     extent: u32,
     filling: Option<(ExtentBuffer, Reservation)>,
     upload: Upload,
-    in_flight: VecDeque<JoinHandle<Result<StoredPart, Error>>>,
+    in_flight: InFlight,
     digest: TagsDigest,
     receipts: Vec<PartReceipt>,
     offset: u64,
 }
 
+/// Parts on their way to the store, in order. Given up together when the upload is.
+#[derive(Default)]
+struct InFlight(VecDeque<JoinHandle<Result<StoredPart, Error>>>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        for part in &self.0 {
+            part.abort();
+        }
+    }
+}
+
 struct StoredPart {
     receipt: PartReceipt,
     tags_digest: [u8; 32],
-    _room: Reservation,
 }
 
 impl Vault {
@@ -305,7 +317,7 @@ impl Vault {
             object_key,
             extent: 0,
             filling: None,
-            in_flight: VecDeque::new(),
+            in_flight: InFlight::default(),
             digest: TagsDigest::new(),
             receipts: Vec::new(),
             offset: 0,
@@ -395,7 +407,7 @@ impl Writer {
             return Ok(());
         };
         let upload = self.upload.begin().await?;
-        if self.in_flight.len() >= PARTS_IN_FLIGHT {
+        if self.in_flight.0.len() >= PARTS_IN_FLIGHT {
             self.collect_oldest().await?;
         }
         let number = self.extent + 1;
@@ -403,15 +415,16 @@ impl Writer {
         self.offset += stream::ciphertext_len(buffer.plaintext_len());
         let seal = self.sealer(vault, tenant, buffer);
         let (store, key) = (Arc::clone(&vault.store), self.object_key.clone());
-        self.in_flight.push_back(tokio::spawn(async move {
+        self.in_flight.0.push_back(tokio::spawn(async move {
             let sealed = off_the_async_threads(seal).await?;
             let receipt = store
                 .put_part(&key, &upload, number, offset, sealed.bytes.freeze())
                 .await?;
+            // Not when it is collected: the upload may be waiting for this very room to fill its next part.
+            drop(room);
             Ok(StoredPart {
                 receipt,
                 tags_digest: sealed.tags_digest,
-                _room: room,
             })
         }));
         self.extent += 1;
@@ -419,7 +432,7 @@ impl Writer {
     }
 
     async fn collect_oldest(&mut self) -> Result<(), Error> {
-        let Some(oldest) = self.in_flight.pop_front() else {
+        let Some(oldest) = self.in_flight.0.pop_front() else {
             return Ok(());
         };
         let part = oldest
@@ -459,7 +472,7 @@ impl Writer {
             return Err(empty());
         };
         let last = off_the_async_threads(self.sealer(vault, &spec.tenant, buffer)).await?;
-        while !self.in_flight.is_empty() {
+        while !self.in_flight.0.is_empty() {
             self.collect_oldest().await?;
         }
         self.digest.update(&last.tags_digest);
@@ -610,9 +623,8 @@ impl Vault {
                 change.put.push(self.rows.row(key, &row));
             }
             if let Some(request) = &entry.request {
-                change
-                    .put
-                    .push(self.request_row(tenant, request, Some(&entry.record), footer.created));
+                self.remember_request(&mut change, tenant, request, Some(&entry.record), footer.created)
+                    .await?;
             }
             let key = Key::Record(tenant.clone(), entry.record);
             change.expect.push(Expect::Absent(key.clone()));
@@ -701,6 +713,8 @@ async fn repeat(
 ) -> Result<Record, Error> {
     let tag = tag.ok_or_else(request_reused)?;
     vault.seen(tenant, &tag).await?;
+    // What was only read may not be durable yet: an empty change waits until it is.
+    vault.index.commit(Change::default()).await?;
     let located = vault.locate(tenant, &Name::Id(record)).await?;
     let located = located.ok_or_else(|| Error::new(Kind::Shredded, "SHREDDED", "the record was shredded"))?;
     Ok(vault.open_record(&located).await?.0)
@@ -709,7 +723,7 @@ async fn repeat(
 /// What a request asked for, as bytes that are the same for the same request.
 fn asked_for(said: &[u8], closing: &Closing, received: &Received) -> Vec<u8> {
     let mut asked = received.bytes.to_be_bytes().to_vec();
-    asked.extend_from_slice(&received.crc.to_be_bytes());
+    asked.extend_from_slice(&received.crc.unwrap_or(0).to_be_bytes());
     asked.extend_from_slice(&closing.duration_millis.unwrap_or(-1).to_be_bytes());
     let parties = closing.parties.iter().map(descriptor::party_to_proto).collect();
     let closing = crate::proto::storage::Descriptor {
@@ -744,7 +758,7 @@ impl Received {
     fn new(spec: &PutSpec) -> Self {
         Self {
             bytes: 0,
-            crc: 0,
+            crc: spec.request.as_ref().map(|_| 0),
             sha256: spec
                 .expected_sha256
                 .map(|_| digest::Context::new(&digest::SHA256)),
@@ -754,7 +768,7 @@ impl Received {
 
     fn take(&mut self, chunk: &[u8]) {
         self.bytes += chunk.len() as u64;
-        self.crc = crc32c::crc32c_append(self.crc, chunk);
+        self.crc = self.crc.map(|crc| crc32c::crc32c_append(crc, chunk));
         if let Some(sha256) = &mut self.sha256 {
             sha256.update(chunk);
         }

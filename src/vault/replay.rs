@@ -108,7 +108,6 @@ pub(super) async fn catch_up(
         logs = behind.len(),
         "the index is behind the bucket, catching up before serving"
     );
-    vault.close_open_pages().await?;
     let mut replay = Replay::new(vault);
     for (log, reader, from) in behind {
         check_chain(reader, in_bucket, from).await?;
@@ -333,7 +332,9 @@ impl<'a> Replay<'a> {
             }
         };
         if let (Scope::Tenant(tenant), Some(request)) = (scope, request) {
-            change.put.push(vault.request_row(tenant, &request, None, at));
+            vault
+                .remember_request(&mut change, tenant, &request, None, at)
+                .await?;
         }
         change.put.push(Row {
             key: Key::Sequence(scope.clone()),
@@ -446,8 +447,10 @@ fn hex_of(body: &RecordUpdated) -> String {
 }
 
 impl Vault {
-    /// Slots of pages that were being filled may have been used without a trace: those pages take no more.
-    async fn close_open_pages(&self) -> Result<(), OpenError> {
+    /// Slots of pages that were being filled may have been used without a trace in this index, if it is a copy from before a
+    /// crash: those pages take no more. Every process fills pages of its own, and the leaf of a page is in the bucket before
+    /// its first slot is used, so that an index that lacks the page is known to be behind.
+    pub(super) async fn close_open_pages(&self) -> Result<(), OpenError> {
         loop {
             let scan = Scan {
                 range: Range::OpenPages,

@@ -526,6 +526,30 @@ impl Vault {
         self.rows.row(Key::Request(tenant.clone(), tag.mac), &row)
     }
 
+    /// Adds a request's row to a change, unless a later use of the same id is known already: leaves may be replayed in any order.
+    pub(super) async fn remember_request(
+        &self,
+        change: &mut Change,
+        tenant: &TenantId,
+        tag: &Request,
+        record: Option<&RecordId>,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        let row = self.request_row(tenant, tag, record, at);
+        match self.index.get(&row.key).await? {
+            None => change.expect.push(Expect::Absent(row.key.clone())),
+            Some(value) => {
+                let have: RequestRow = self.rows.open(&row.key, &value)?;
+                if have.expires_micros >= at.plus_micros(limits::REQUEST_ID_MICROS).micros() {
+                    return Ok(());
+                }
+                change.expect.push(Expect::Equals(row.key.clone(), value));
+            }
+        }
+        change.put.push(row);
+        Ok(())
+    }
+
     /// An answer that repeats an earlier one promises what that one did: the leaf is in the bucket.
     pub(super) async fn ship_before_repeating(&self) -> Result<(), Error> {
         Ok(self.ledger.ship().await?)

@@ -138,7 +138,13 @@ impl Vault {
         };
         let key = self.keys.region().signing().public_key();
         let reader = LogReader::open(Arc::clone(&self.store), name, Some(key)).await?;
-        let reader = reader.ok_or_else(|| Error::corrupt("state log"))?;
+        let Some(reader) = reader else {
+            // Whoever began it died before its first checkpoint, or the checkpoint was removed: the index knows.
+            return match self.index.get(&Key::LogNext(log)).await? {
+                None => Ok(0),
+                Some(_) => Err(Error::corrupt("state log")),
+            };
+        };
         reader.verify().await?;
         let mut position = 0;
         loop {

@@ -64,7 +64,7 @@ impl ExtentBuffer {
 
     /// Seals every segment in place under a key and nonces of this extent's own.
     ///
-    /// `aad` is [`crate::crypto::context::extent`]. An empty extent is one empty segment. CPU-bound: about 1 ms for 8 MiB.
+    /// `aad` is [`crate::crypto::context::extent`]. An empty extent is one empty segment. CPU-bound: milliseconds for 8 MiB.
     ///
     /// # Errors
     /// [`CryptoError::Rng`] if there is no randomness; what was filled in is lost.

@@ -6,6 +6,8 @@
 //! Reads go to tokio's blocking threads (a page that is not in the cache is read from the file); writes go to two threads of
 //! our own ([`writer`]).
 
+#[cfg(test)]
+mod damage;
 mod error;
 mod keys;
 mod open;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ::sled::{Config, Mode, Tree};
+use ::sled::{Config, Tree};
 use rustix::fs::{FlockOperation, flock};
 
 use super::SledOptions;
@@ -27,7 +27,6 @@ const LOOK: Duration = Duration::from_millis(1);
 pub(super) fn tree(dir: &Path, options: SledOptions) -> Result<Tree, IndexError> {
     let db = Config::new()
         .path(dir)
-        .mode(Mode::HighThroughput)
         .cache_capacity(options.cache_bytes)
         .open()?;
     sync_entries(dir)?;

@@ -15,6 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    time::{Duration, timeout},
 };
 use tokio_rustls::TlsConnector;
 use tonic::Code;
@@ -26,6 +27,9 @@ use crate::{
 
 pub(super) const HEALTH: &str = "/grpc.health.v1.Health/Check";
 pub(super) const READ: &str = "/callvault.v1.RecordService/ReadRecording";
+
+/// A server that breaks fails its tests; it never hangs them.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -152,7 +156,7 @@ impl Call {
                     return Ok(Some(self.buffer.split_to(5 + len)[5..].to_vec()));
                 }
             }
-            let Some(data) = self.body.data().await.transpose()? else {
+            let Some(data) = timeout(PATIENCE, self.body.data()).await?.transpose()? else {
                 return Ok(None);
             };
             self.body.flow_control().release_capacity(data.len())?;

@@ -1,0 +1,195 @@
+//! The vault as a whole, in short: what the reference model drives at length.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    blob::local::LocalStore,
+    crypto::rng::SystemRng,
+    domain::{
+        clock::{Rng, Timestamp},
+        ids::IndexId,
+        purpose::{Channel, Purpose},
+        record::{Descriptor, Party, Query, SubjectIdentifier},
+        tenant::{RetentionAction, RetentionClass, TenantSettings},
+    },
+    index::{Index, memory::MemoryIndex},
+    keys::file::FileRoot,
+    testing::clock::TestClock,
+};
+
+use super::*;
+
+struct Bench {
+    _dir: tempfile::TempDir,
+    store: Arc<LocalStore>,
+    root: Arc<FileRoot>,
+    clock: Arc<TestClock>,
+    rng: Arc<dyn Rng>,
+    index_id: IndexId,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(TestClock::new(Timestamp(1_795_478_400_000_000)));
+        let rng: Arc<dyn Rng> = Arc::new(SystemRng::new());
+        let bucket: &Path = &dir.path().join("bucket");
+        let store = LocalStore::open(bucket, Arc::clone(&clock) as _, Arc::clone(&rng))
+            .await
+            .unwrap();
+        let root = FileRoot::open(&dir.path().join("root"), Arc::clone(&rng)).unwrap();
+        let index_id = IndexId::mint(Timestamp(1), &*rng).unwrap();
+        Self {
+            store: Arc::new(store),
+            root: Arc::new(root),
+            clock,
+            rng,
+            index_id,
+            _dir: dir,
+        }
+    }
+
+    async fn open(&self, index: &Arc<MemoryIndex>) -> Opened {
+        let settings = VaultSettings {
+            region: "mx-central".parse().unwrap(),
+            country: "MX".into(),
+            node: 1,
+            memory_budget: 256 << 20,
+            index_id: self.index_id,
+            take_over: false,
+        };
+        let index: Arc<dyn Index> = Arc::clone(index) as _;
+        Vault::open(
+            settings,
+            Arc::clone(&self.store) as _,
+            index,
+            Arc::clone(&self.root) as _,
+            Arc::clone(&self.clock) as _,
+            Arc::clone(&self.rng),
+        )
+        .await
+        .unwrap()
+    }
+}
+
+fn draft(tel: &str) -> Draft {
+    Draft {
+        descriptor: Descriptor {
+            conversation_id: "conv-1".parse().unwrap(),
+            channel: Channel::Voice,
+            direction: None,
+            start: Timestamp(1_795_478_000_000_000),
+            duration_millis: None,
+            parties: vec![Party {
+                tel: Some(tel.parse().unwrap()),
+                ..Party::default()
+            }],
+            media_type: "application/octet-stream".parse().unwrap(),
+            languages: vec![],
+            labels: Default::default(),
+            data_categories: Default::default(),
+            allowed_purposes: Default::default(),
+            legal_basis: None,
+            notice_version: None,
+            consent_ref: None,
+            source: None,
+            retention_class: "standard".parse().unwrap(),
+            age_flag: None,
+            jurisdictions: vec![],
+            external_id: Some("call-1".parse().unwrap()),
+            derived_from: None,
+        },
+        has_media_type: false,
+        has_retention_class: true,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_survives_the_loss_of_the_index() {
+    let bench = Bench::new().await;
+    let index = Arc::new(MemoryIndex::default());
+    let opened = bench.open(&index).await;
+    let vault = &opened.vault;
+    let tenant = "dev".parse().unwrap();
+    vault
+        .create_tenant("admin", &tenant, TenantSettings::default(), None)
+        .await
+        .unwrap();
+    let class = RetentionClass {
+        id: "standard".parse().unwrap(),
+        minimum_days: 0,
+        maximum_days: Some(30),
+        action: RetentionAction::Shred,
+        jurisdiction: None,
+        legal_ground: None,
+        effective: Timestamp(0),
+        created: Timestamp(0),
+    };
+    vault
+        .create_retention_class("admin", &tenant, class, None)
+        .await
+        .unwrap();
+    let content: Vec<u8> = (0..20_000_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let spec = PutSpec {
+        tenant: "dev".parse().unwrap(),
+        actor: "uploader".into(),
+        draft: draft("+525512345678"),
+        request: Some("r-1".parse().unwrap()),
+        expected_size: None,
+        expected_sha256: None,
+    };
+    let mut put = vault.begin_put(spec).await.unwrap();
+    for chunk in content.chunks(300_000) {
+        put.write(Bytes::copy_from_slice(chunk)).await.unwrap();
+    }
+    let record = put.finish(Closing::default()).await.unwrap();
+    assert_eq!(record.size, 20_000_000);
+    opened.close().await;
+
+    for index in [index, Arc::new(MemoryIndex::default())] {
+        let opened = bench.open(&index).await;
+        let vault = &opened.vault;
+        for (offset, limit) in [
+            (0, None),
+            (8_386_519, Some(3)),
+            (12_345_678, Some(1_000_000)),
+            (19_999_999, None),
+        ] {
+            let range = ContentRange { offset, limit };
+            let mut reading = vault
+                .read(&tenant, record.id, range, Purpose::ServiceProvision)
+                .await
+                .unwrap();
+            let mut got = Vec::new();
+            while let Some(bytes) = reading.next().await.unwrap() {
+                got.extend_from_slice(&bytes);
+            }
+            let end = limit.map_or(content.len(), |l| (offset + l) as usize);
+            assert!(got == content[offset as usize..end], "{offset} {limit:?}");
+        }
+        let query = Query {
+            subject: Some(SubjectIdentifier::Tel("+525512345678".parse().unwrap())),
+            ..Query::default()
+        };
+        let page = vault
+            .list(
+                &tenant,
+                &query,
+                Order::NewestFirst,
+                10,
+                None,
+                Purpose::CustomerCare,
+            )
+            .await
+            .unwrap();
+        assert_eq!(page.records, vec![record.clone()]);
+        let report = vault.verify().await.unwrap();
+        assert_eq!(report.findings, vec![]);
+        assert_eq!((report.records, report.blobs), (1, 1));
+        opened.close().await;
+    }
+}
