@@ -188,7 +188,6 @@ fn thorough() -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_flipped_byte_of_a_small_vault_is_noticed_and_never_other_data() {
     let (glass, t, before) = small().await;
-    let objects = glass.bucket.objects();
     // Serving: the vault is open while its bucket is changed under it.
     let opened = glass.open().await.unwrap();
     let all = glass.bucket.objects();
@@ -213,7 +212,7 @@ async fn every_flipped_byte_of_a_small_vault_is_noticed_and_never_other_data() {
     assert_eq!(missed, BTreeMap::new(), "served: key and bytes whose change nobody noticed");
     // Rebuilding, from every eleventh byte or from every one.
     let step = if thorough() { 1 } else { 11 };
-    for (key, body) in objects.iter().filter(|(key, _)| !unread(key, &objects)) {
+    for (key, body) in all.iter().filter(|(key, _)| !unread(key, &all)) {
         for at in (0..body.len()).step_by(step) {
             let mut changed = body.to_vec();
             changed[at] ^= 1 << (at % 8);
@@ -318,6 +317,29 @@ async fn an_older_checkpoint_or_bucket_is_refused_by_the_anchor() {
         }
     }
     assert_eq!(replayed, 1);
+    // Of a log that is closed, and while the vault serves: the scrub knows how long each log was.
+    let opened = glass.open().await.unwrap();
+    put(&opened.vault, spec(&t, descriptor("z", "+5215512345678")), &content(5, 10)).await.unwrap();
+    no_findings(&opened.vault).await;
+    for (key, older) in checkpoints(&middle) {
+        let now = glass.bucket.objects();
+        if now[&key] == older {
+            continue;
+        }
+        glass.bucket.set(&key, older);
+        assert!(!opened.vault.verify().await.unwrap().findings.is_empty(), "{key}");
+        glass.bucket.set(&key, now[&key].clone());
+        let log = key.trim_end_matches("checkpoint").to_owned();
+        for gone in now.keys().filter(|k| k.starts_with(&log)) {
+            glass.bucket.remove(gone);
+        }
+        assert!(!opened.vault.verify().await.unwrap().findings.is_empty(), "{log}");
+        for (back, body) in now.into_iter().filter(|(k, _)| k.starts_with(&log)) {
+            glass.bucket.set(&back, body);
+        }
+    }
+    no_findings(&opened.vault).await;
+    opened.close().await;
     for older in [old, middle] {
         for index in [glass.index.snapshot(), MemoryIndex::new()] {
             let outcome = glass.copy(older.snapshot(), index).open().await.map(drop);

@@ -199,7 +199,12 @@ impl Model {
         if have.classes.contains_key(&class.id) {
             return Err((Kind::AlreadyExists, "RETENTION_CLASS_EXISTS"));
         }
-        let class = RetentionClass { created: now, ..class };
+        let effective = if class.effective == Timestamp(0) { now } else { class.effective };
+        let class = RetentionClass {
+            created: now,
+            effective,
+            ..class
+        };
         have.classes.insert(class.id.clone(), class.clone());
         have.remember(request, asked, None, now);
         Ok(class)
