@@ -272,7 +272,7 @@ impl Ledger {
         }
         let mut writer = match shipping.writer.take() {
             Some(writer) => writer,
-            None => LogWriter::open(Arc::clone(&self.store), name.clone(), Arc::clone(&self.signer)).await?,
+            None => LogWriter::open(Arc::clone(&self.store), *name, Arc::clone(&self.signer)).await?,
         };
         let from = writer.head().size;
         let entries = finish_from(&queued, from)?;
@@ -354,12 +354,7 @@ pub async fn retire(ledger: &Ledger, log: LogId, closed_row: Row) -> Result<Head
     if let Some(change) = close {
         ledger.index.commit(change).await?;
     }
-    let mut writer = LogWriter::open(
-        Arc::clone(&ledger.store),
-        name.clone(),
-        Arc::clone(&ledger.signer),
-    )
-    .await?;
+    let mut writer = LogWriter::open(Arc::clone(&ledger.store), name, Arc::clone(&ledger.signer)).await?;
     loop {
         let from = writer.head().size;
         let queued = ledger.index.queued(log, from, BATCH).await?;
@@ -372,7 +367,8 @@ pub async fn retire(ledger: &Ledger, log: LogId, closed_row: Row) -> Result<Head
             .map(|q| q.receipt.sequence)
             .max();
         ledger.note_region_seq(highest.unwrap_or(0));
-        let (leaves, close) = queued.split_at(queued.len() - usize::from(queued.last().is_some_and(is_close)));
+        let (leaves, close) =
+            queued.split_at(queued.len() - usize::from(queued.last().is_some_and(is_close)));
         writer.append(&finish_from(leaves, from)?).await?;
         if close.is_empty() {
             continue;
@@ -382,7 +378,11 @@ pub async fn retire(ledger: &Ledger, log: LogId, closed_row: Row) -> Result<Head
             // Tiles of leaves that were lost with an index lie where the close would be, under no checkpoint: the log stays
             // as it is, and the next log's opening vouches for its head.
             Err(LogError::Forked { position }) => {
-                tracing::warn!(log = name.origin(), position, "a log whose tail was lost is left without a close");
+                tracing::warn!(
+                    log = name.origin(),
+                    position,
+                    "a log whose tail was lost is left without a close"
+                );
                 break;
             }
             outcome => outcome?,
@@ -394,7 +394,11 @@ pub async fn retire(ledger: &Ledger, log: LogId, closed_row: Row) -> Result<Head
         value: head.size.to_be_bytes().to_vec(),
     };
     let done = Change {
-        put: if head.size == 0 { vec![closed_row] } else { vec![closed_row, next] },
+        put: if head.size == 0 {
+            vec![closed_row]
+        } else {
+            vec![closed_row, next]
+        },
         ..Change::default()
     };
     ledger.index.commit(done).await?;

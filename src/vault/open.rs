@@ -557,7 +557,8 @@ async fn open_epoch(
     };
     let grant = parts.provider.create_epoch(label).await?;
     let key = parts.provider.unwrap(label, &grant).await?;
-    let (region, sealed_keyring) = RegionKeys::create(realm, 1, &key, manifest, parts.clock.now(), &*parts.rng)?;
+    let (region, sealed_keyring) =
+        RegionKeys::create(realm, 1, &key, manifest, parts.clock.now(), &*parts.rng)?;
     let created = RootEpochCreated {
         epoch: 1,
         provider: parts.provider.kind().to_owned(),

@@ -119,7 +119,10 @@ impl Vault {
     }
 
     async fn verify_manifest(&self) -> Result<(), Error> {
-        let object = self.store.get(&ObjectKey::parse(MANIFEST)?, ByteRange::Full).await?;
+        let object = self
+            .store
+            .get(&ObjectKey::parse(MANIFEST)?, ByteRange::Full)
+            .await?;
         if manifest_sha256(&object.bytes) == *self.keys.region().manifest_sha256() {
             Ok(())
         } else {
@@ -176,7 +179,11 @@ impl Vault {
         let reader = LogReader::open(Arc::clone(&self.store), name, Some(key)).await?;
         let Some(reader) = reader else {
             // It never had a leaf, or whoever began it died before its first checkpoint, or the checkpoint was removed.
-            return if expected == 0 { Ok(0) } else { Err(Error::corrupt("state log")) };
+            return if expected == 0 {
+                Ok(0)
+            } else {
+                Err(Error::corrupt("state log"))
+            };
         };
         if reader.head().size < expected {
             return Err(Error::corrupt("state log is older than the index"));

@@ -14,14 +14,19 @@ use callvault::{
         record::{Descriptor, Kind as RecordKind, Query, Record, State, SubjectIdentifier},
     },
     testing::world::{Engine, Snapshot, World},
-    vault::{Closing, DescriptorChange, Draft, Error, Kind, Name, Order, PutSpec, TenantChange, UpdateSpec, Vault},
+    vault::{
+        Closing, DescriptorChange, Draft, Error, Kind, Name, Order, PutSpec, TenantChange, UpdateSpec, Vault,
+    },
 };
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use super::{
     kit::*,
     model::{Answer, Model, Outcome, Upload},
-    ops::{After, Draw, Etag, Fault, Op, Other, Which, class_id, external_id, history, purpose, request_id, tenant_id},
+    ops::{
+        After, Draw, Etag, Fault, Op, Other, Which, class_id, external_id, history, purpose, request_id,
+        tenant_id,
+    },
 };
 
 /// Every random history agrees with the model, survives what happens to it, and comes back from the bucket alone.
@@ -39,7 +44,10 @@ fn roomy(work: impl FnOnce() + Send + 'static) -> std::thread::Result<()> {
 }
 
 fn drive_many() {
-    let cases = std::env::var("CALLVAULT_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(24);
+    let cases = std::env::var("CALLVAULT_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(24);
     let config = Config {
         cases,
         failure_persistence: None,
@@ -50,7 +58,11 @@ fn drive_many() {
     let mut runner = TestRunner::new_with_rng(config, rng);
     let strategy = history();
     let outcome = runner.run(&strategy, |history| {
-        let engine = if history.len() % 2 == 0 { Engine::Memory } else { Engine::Sled };
+        let engine = if history.len() % 2 == 0 {
+            Engine::Memory
+        } else {
+            Engine::Sled
+        };
         let outcome = roomy(move || run(engine, &history));
         outcome.map_err(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
@@ -64,7 +76,11 @@ fn drive_many() {
 }
 
 fn run(engine: Engine, history: &[Op]) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut drive = Drive::new(engine).await;
         for (n, op) in history.iter().enumerate() {
@@ -112,21 +128,44 @@ impl Drive {
         let dir = directory();
         let mut world = World::new(dir.path(), engine, 1).unwrap();
         world.open().await.unwrap();
-        let model = Model { now: now(&world), ..Model::default() };
-        let mut drive = Self { _dir: dir, world, model, uploads: Vec::new(), snapshot: None, orphans: 0, answered: true };
+        let model = Model {
+            now: now(&world),
+            ..Model::default()
+        };
+        let mut drive = Self {
+            _dir: dir,
+            world,
+            model,
+            uploads: Vec::new(),
+            snapshot: None,
+            orphans: 0,
+            answered: true,
+        };
         // Most histories begin with something to work with.
         for class in 0..2 {
             if class == 0 {
                 drive.tenant_made(0).await;
             }
-            drive.step(&Op::CreateClass { tenant: 0, class, minimum: 1, maximum: None, request: None }).await;
+            drive
+                .step(&Op::CreateClass {
+                    tenant: 0,
+                    class,
+                    minimum: 1,
+                    maximum: None,
+                    request: None,
+                })
+                .await;
         }
         drive
     }
 
     async fn tenant_made(&mut self, n: u8) {
         let id = tenant_id(n);
-        let made = self.vault().create_tenant(ACTOR, &id, Default::default(), None).await.unwrap();
+        let made = self
+            .vault()
+            .create_tenant(ACTOR, &id, Default::default(), None)
+            .await
+            .unwrap();
         assert_eq!(self.model.create_tenant(&id, Default::default(), None), Ok(made));
     }
 
@@ -178,7 +217,9 @@ impl Drive {
     }
 
     async fn restore_index(&mut self) {
-        let Some(snapshot) = self.snapshot.take() else { return };
+        let Some(snapshot) = self.snapshot.take() else {
+            return;
+        };
         self.world.close().await;
         self.world.restore_index(&snapshot).await.unwrap();
         self.reopen_behind().await;
@@ -196,7 +237,9 @@ impl Drive {
 
     async fn take_from_limbo(&mut self) {
         for tenant in self.model.tenants.keys().cloned().collect::<Vec<_>>() {
-            let Ok(_) = self.vault().tenant(&tenant).await else { continue };
+            let Ok(_) = self.vault().tenant(&tenant).await else {
+                continue;
+            };
             let mut unknown = everything(self.vault(), &tenant).await;
             let have = &self.model.tenants[&tenant].records;
             unknown.retain(|r| !have.contains_key(&r.id));
@@ -211,12 +254,21 @@ impl Drive {
         let region = record.region.clone();
         let holdings = self.model.tenants.get_mut(tenant).unwrap();
         let found = holdings.limbo.iter().position(|l| {
-            l.descriptor == record.descriptor && l.upload.at == record.created && l.upload.content.len() as u64 == record.size
+            l.descriptor == record.descriptor
+                && l.upload.at == record.created
+                && l.upload.content.len() as u64 == record.size
         });
-        let Some(found) = found else { panic!("nobody asked for this record: {record:?}") };
+        let Some(found) = found else {
+            panic!("nobody asked for this record: {record:?}")
+        };
         let limbo = holdings.limbo.remove(found);
-        assert!(!holdings.answered_otherwise(&limbo.upload), "a request has one record");
-        let expected = self.model.accept(&limbo.upload, record.id, limbo.kind, limbo.descriptor, &region);
+        assert!(
+            !holdings.answered_otherwise(&limbo.upload),
+            "a request has one record"
+        );
+        let expected = self
+            .model
+            .accept(&limbo.upload, record.id, limbo.kind, limbo.descriptor, &region);
         assert_eq!(record, expected);
     }
 
@@ -232,14 +284,26 @@ impl Drive {
         let report = self.vault().verify().await.unwrap();
         assert!(report.findings.len() <= self.orphans, "{:?}", report.findings);
         for finding in &report.findings {
-            assert!(finding.subject.starts_with("blobs/") && finding.what.contains("orphan"), "{finding:?}");
+            assert!(
+                finding.subject.starts_with("blobs/") && finding.what.contains("orphan"),
+                "{finding:?}"
+            );
         }
         let records: usize = self.model.tenants.values().map(|t| t.records.len()).sum();
-        assert_eq!((report.records, report.tenants), (records as u64, self.model.tenants.len() as u64));
+        assert_eq!(
+            (report.records, report.tenants),
+            (records as u64, self.model.tenants.len() as u64)
+        );
     }
 
     fn arm(&self, fault: Fault) {
-        let rule = self.world.faults.on(fault.operation).below(fault.below).nth(fault.nth).times(fault.times);
+        let rule = self
+            .world
+            .faults
+            .on(fault.operation)
+            .below(fault.below)
+            .nth(fault.nth)
+            .times(fault.times);
         if fault.after {
             rule.fail_after(fault.failure);
         } else {
@@ -249,7 +313,12 @@ impl Drive {
 
     async fn cut(&mut self, op: &Op, after: After) {
         use callvault::testing::faulty::Failure;
-        self.world.faults.on_all().below("log/").always().fail_before(Failure::Unavailable);
+        self.world
+            .faults
+            .on_all()
+            .below("log/")
+            .always()
+            .fail_before(Failure::Unavailable);
         let before = self.model.clone();
         self.call(op, Weather::Cut).await;
         let next = std::mem::replace(&mut self.model, before);
@@ -282,7 +351,9 @@ impl Drive {
     async fn settle_among(&mut self, next: Model) {
         let before = std::mem::replace(&mut self.model, next);
         self.take_from_limbo().await;
-        let Some(after) = self.difference(&self.model).await else { return };
+        let Some(after) = self.difference(&self.model).await else {
+            return;
+        };
         let next = std::mem::replace(&mut self.model, before);
         for (id, holdings) in &mut self.model.tenants {
             holdings.limbo.clone_from(&next.tenants[id].limbo);
@@ -296,18 +367,28 @@ impl Drive {
     // --- calls ---
 
     /// Compares an answer; what was not answered has happened or not.
-    async fn compare<T: PartialEq + Debug>(&mut self, weather: Weather, got: Option<Result<T, Error>>, next: Model, expected: Answer<T>) {
+    async fn compare<T: PartialEq + Debug>(
+        &mut self,
+        weather: Weather,
+        got: Option<Result<T, Error>>,
+        next: Model,
+        expected: Answer<T>,
+    ) {
         if weather == Weather::Faulty {
             self.world.faults.clear();
         }
         let got = got.map(|g| g.map_err(|e| (told(&e), format!("{e:?}"))));
-        self.answered = got.as_ref().is_some_and(|g| !g.as_ref().is_err_and(|(e, _)| of_the_store(*e)));
+        self.answered = got
+            .as_ref()
+            .is_some_and(|g| !g.as_ref().is_err_and(|(e, _)| of_the_store(*e)));
         match (got, weather) {
             (Some(Ok(got)), _) => {
                 assert_eq!(Ok(got), expected);
                 self.model = next;
             }
-            (Some(Err((got, _))), _) if Err(got) == expected.as_ref().map(|_| ()).map_err(|e| *e) => self.model = next,
+            (Some(Err((got, _))), _) if Err(got) == expected.as_ref().map(|_| ()).map_err(|e| *e) => {
+                self.model = next
+            }
             (Some(Err((got, _))), Weather::Faulty) if of_the_store(got) => self.settle_among(next).await,
             // Settled when the process has come back.
             (Some(Err((got, _))), Weather::Cut) if of_the_store(got) => self.model = next,
@@ -319,29 +400,63 @@ impl Drive {
     async fn call(&mut self, op: &Op, weather: Weather) {
         let mut next = self.model.clone();
         match op {
-            Op::CreateTenant { tenant, settings, request } => {
-                let (id, settings, request) = (tenant_id(*tenant), settings.at_creation(), request.map(request_id));
-                let call = self.vault().create_tenant(ACTOR, &id, settings.clone(), request.as_ref());
+            Op::CreateTenant {
+                tenant,
+                settings,
+                request,
+            } => {
+                let (id, settings, request) = (
+                    tenant_id(*tenant),
+                    settings.at_creation(),
+                    request.map(request_id),
+                );
+                let call = self
+                    .vault()
+                    .create_tenant(ACTOR, &id, settings.clone(), request.as_ref());
                 let got = patient(weather, call).await;
                 let expected = next.create_tenant(&id, settings, request.as_ref());
                 self.compare(weather, got, next, expected).await;
             }
-            Op::UpdateTenant { tenant, fields, settings, etag, request } => {
+            Op::UpdateTenant {
+                tenant,
+                fields,
+                settings,
+                etag,
+                request,
+            } => {
                 let (id, request) = (tenant_id(*tenant), request.map(request_id));
-                let names = ["display_name", "controller", "default_retention_class", "allowed_purposes"];
-                let change = TenantChange { fields: drawn(&names, u16::from(*fields)), settings: settings.settings() };
+                let names = [
+                    "display_name",
+                    "controller",
+                    "default_retention_class",
+                    "allowed_purposes",
+                ];
+                let change = TenantChange {
+                    fields: drawn(&names, u16::from(*fields)),
+                    settings: settings.settings(),
+                };
                 let current = self.model.tenant(&id).map(|t| t.etag());
                 let etag = pick(*etag, current.ok());
-                let call = self.vault().update_tenant(ACTOR, &id, &change, etag.as_deref(), request.as_ref());
+                let call = self
+                    .vault()
+                    .update_tenant(ACTOR, &id, &change, etag.as_deref(), request.as_ref());
                 let got = patient(weather, call).await;
                 let expected = next.update_tenant(&id, &change, etag.as_deref(), request.as_ref());
                 self.compare(weather, got, next, expected).await;
             }
-            Op::CreateClass { tenant, class: n, minimum, maximum, request } => {
+            Op::CreateClass {
+                tenant,
+                class: n,
+                minimum,
+                maximum,
+                request,
+            } => {
                 let (id, request) = (tenant_id(*tenant), request.map(request_id));
                 let mut new = class(class_id(*n).as_str());
                 (new.minimum_days, new.maximum_days) = (*minimum, *maximum);
-                let call = self.vault().create_retention_class(ACTOR, &id, new.clone(), request.as_ref());
+                let call = self
+                    .vault()
+                    .create_retention_class(ACTOR, &id, new.clone(), request.as_ref());
                 let got = patient(weather, call).await;
                 let expected = next.create_class(&id, new, request.as_ref());
                 self.compare(weather, got, next, expected).await;
@@ -352,16 +467,39 @@ impl Drive {
                 self.put(upload, draw.chunk, weather).await;
             }
             Op::Repeat { which, other } => {
-                let Some(upload) = self.repeat(*which, *other) else { return self.world.faults.clear() };
+                let Some(upload) = self.repeat(*which, *other) else {
+                    return self.world.faults.clear();
+                };
                 self.put(upload, 9_999, weather).await;
             }
-            Op::Update { tenant, which, fields, described, etag, request } => {
+            Op::Update {
+                tenant,
+                which,
+                fields,
+                described,
+                etag,
+                request,
+            } => {
                 let id = tenant_id(*tenant);
-                let Some(record) = self.some_record(&id, *which) else { return self.world.faults.clear() };
+                let Some(record) = self.some_record(&id, *which) else {
+                    return self.world.faults.clear();
+                };
                 let names = [
-                    "conversation_id", "channel", "direction", "start_time", "duration", "parties", "labels", "allowed_purposes", "age_flag", "source",
+                    "conversation_id",
+                    "channel",
+                    "direction",
+                    "start_time",
+                    "duration",
+                    "parties",
+                    "labels",
+                    "allowed_purposes",
+                    "age_flag",
+                    "source",
                 ];
-                let change = DescriptorChange { fields: drawn(&names, *fields), descriptor: described.update() };
+                let change = DescriptorChange {
+                    fields: drawn(&names, *fields),
+                    descriptor: described.update(),
+                };
                 let current = self.model.locate(&id, &Name::Id(record)).map(|(r, _)| r.etag());
                 let (etag, request) = (pick(*etag, current.ok()), request.map(request_id));
                 let spec = UpdateSpec {
@@ -376,7 +514,11 @@ impl Drive {
                 let expected = next.update(&id, record, &change, etag.as_deref(), request.as_ref());
                 self.compare(weather, got, next, expected).await;
             }
-            Op::Get { tenant, which, purpose: p } => {
+            Op::Get {
+                tenant,
+                which,
+                purpose: p,
+            } => {
                 let id = tenant_id(*tenant);
                 let name = match which {
                     Which::Record(n) => Name::Id(self.some_record(&id, *n).unwrap_or_else(nobody)),
@@ -387,7 +529,13 @@ impl Drive {
                 let expected = self.model.record(&id, &name, purpose(*p));
                 self.compare(weather, Some(got), next, expected).await;
             }
-            Op::Read { tenant, which, offset, limit, purpose: p } => {
+            Op::Read {
+                tenant,
+                which,
+                offset,
+                limit,
+                purpose: p,
+            } => {
                 let id = tenant_id(*tenant);
                 let record = self.some_record(&id, *which).unwrap_or_else(nobody);
                 let limit = limit.filter(|l| *l > 0);
@@ -396,9 +544,19 @@ impl Drive {
                 let (got, expected) = (got.map(Bytes::from), expected.map(Bytes));
                 self.compare(weather, Some(got), next, expected).await;
             }
-            Op::List { tenant, query, newest, size, purpose: p } => {
+            Op::List {
+                tenant,
+                query,
+                newest,
+                size,
+                purpose: p,
+            } => {
                 let (id, query) = (tenant_id(*tenant), query.query());
-                let order = if *newest { Order::NewestFirst } else { Order::OldestFirst };
+                let order = if *newest {
+                    Order::NewestFirst
+                } else {
+                    Order::OldestFirst
+                };
                 let got = list_all(self.vault(), &id, &query, order, *size, purpose(*p)).await;
                 let expected = self.model.list(&id, &query, order, purpose(*p));
                 self.compare(weather, Some(got), next, expected).await;
@@ -413,17 +571,27 @@ impl Drive {
 
     async fn put(&mut self, upload: Upload, chunk: usize, weather: Weather) {
         let mut next = self.model.clone();
-        let call = put_in(self.vault(), upload.spec.clone(), &upload.content, chunk, upload.closing.clone());
+        let call = put_in(
+            self.vault(),
+            upload.spec.clone(),
+            &upload.content,
+            chunk,
+            upload.closing.clone(),
+        );
         let got = patient(weather, call).await;
         let expected = match self.model.put(&upload) {
             Err(refused) => Err(refused),
-            Ok(Outcome::Repeated(record)) => Ok(record),
+            Ok(Outcome::Repeated(record)) => Ok(*record),
             Ok(Outcome::New(kind, descriptor)) => {
                 if let Some(Ok(record)) = &got {
                     Ok(next.accept(&upload, record.id, kind, *descriptor, &record.region))
                 } else {
                     self.orphans += 1;
-                    let limbo = Limbo { upload: upload.clone(), kind, descriptor: *descriptor };
+                    let limbo = Limbo {
+                        upload: upload.clone(),
+                        kind,
+                        descriptor: *descriptor,
+                    };
                     let holdings = next.tenants.get_mut(&upload.spec.tenant).unwrap();
                     holdings.limbo.push(limbo);
                     Err((Kind::Internal, "the store did not fail"))
@@ -440,7 +608,11 @@ impl Drive {
 
     fn upload(&self, draw: &Draw) -> Upload {
         let tenant = tenant_id(draw.tenant);
-        let derived = draw.derived.map(|n| self.some_record(&tenant, n).filter(|_| n % 4 > 0).unwrap_or_else(nobody));
+        let derived = draw.derived.map(|n| {
+            self.some_record(&tenant, n)
+                .filter(|_| n % 4 > 0)
+                .unwrap_or_else(nobody)
+        });
         let content = draw.content();
         let digest = ring::digest::digest(&ring::digest::SHA256, &content);
         let mut sha256: [u8; 32] = digest.as_ref().try_into().unwrap();
@@ -515,7 +687,9 @@ impl Drive {
                 return Some(format!("classes {classes:?}, expected {expected:?}"));
             }
             let records = everything(self.vault(), id).await;
-            let expected = model.list(id, &Query::default(), Order::OldestFirst, LAWFUL).unwrap();
+            let expected = model
+                .list(id, &Query::default(), Order::OldestFirst, LAWFUL)
+                .unwrap();
             if records != expected {
                 return Some(format!("records {records:?}, expected {expected:?}"));
             }
@@ -542,18 +716,30 @@ impl Drive {
             for (id, (record, content)) in &holdings.records {
                 let reader = record.descriptor.allowed_purposes.first().copied();
                 if let (State::Active, Some(purpose)) = (record.state, reader) {
-                    let bytes = read_range(self.vault(), tenant, *id, 0, None, purpose).await.unwrap();
+                    let bytes = read_range(self.vault(), tenant, *id, 0, None, purpose)
+                        .await
+                        .unwrap();
                     assert!(bytes == *content, "every byte of {id}");
                 }
                 if let Some(external) = &record.descriptor.external_id {
-                    let found = self.vault().record(tenant, &Name::External(external.clone()), LAWFUL).await.unwrap();
+                    let found = self
+                        .vault()
+                        .record(tenant, &Name::External(external.clone()), LAWFUL)
+                        .await
+                        .unwrap();
                     assert_eq!(found.id, *id);
                 }
             }
             for query in queries(holdings.records.values().map(|(r, _)| r)) {
                 for order in [Order::NewestFirst, Order::OldestFirst] {
-                    let found = list_all(self.vault(), tenant, &query, order, 4, LAWFUL).await.unwrap();
-                    assert_eq!(found, self.model.list(tenant, &query, order, LAWFUL).unwrap(), "{query:?}");
+                    let found = list_all(self.vault(), tenant, &query, order, 4, LAWFUL)
+                        .await
+                        .unwrap();
+                    assert_eq!(
+                        found,
+                        self.model.list(tenant, &query, order, LAWFUL).unwrap(),
+                        "{query:?}"
+                    );
                 }
             }
         }
@@ -562,10 +748,13 @@ impl Drive {
     /// Every request whose life is not over finds what it made.
     async fn repeat_every_request(&mut self) {
         for upload in std::mem::take(&mut self.uploads) {
-            let again = Upload { at: self.model.now, ..upload };
+            let again = Upload {
+                at: self.model.now,
+                ..upload
+            };
             if let Ok(Outcome::Repeated(record)) = self.model.put(&again) {
                 let got = put_in(self.vault(), again.spec, &again.content, 77_777, again.closing).await;
-                assert_eq!(got.unwrap(), record);
+                assert_eq!(got.unwrap(), *record);
             }
         }
     }
@@ -577,30 +766,89 @@ fn queries<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Query> {
     let mut add = |name: String, query: Query| all.insert(name, query);
     for d in records.map(|r| &r.descriptor) {
         let query = Query::default;
-        add(format!("c{}", d.conversation_id), Query { conversation: Some(d.conversation_id.clone()), ..query() });
-        add(format!("h{:?}", d.channel), Query { channel: Some(d.channel), ..query() });
-        add(format!("d{:?}", d.direction), Query { direction: d.direction, ..query() });
-        add(format!("f{:?}", d.start), Query { from: Some(d.start), ..query() });
-        add(format!("u{:?}", d.start), Query { until: Some(d.start), ..query() });
+        add(
+            format!("c{}", d.conversation_id),
+            Query {
+                conversation: Some(d.conversation_id.clone()),
+                ..query()
+            },
+        );
+        add(
+            format!("h{:?}", d.channel),
+            Query {
+                channel: Some(d.channel),
+                ..query()
+            },
+        );
+        add(
+            format!("d{:?}", d.direction),
+            Query {
+                direction: d.direction,
+                ..query()
+            },
+        );
+        add(
+            format!("f{:?}", d.start),
+            Query {
+                from: Some(d.start),
+                ..query()
+            },
+        );
+        add(
+            format!("u{:?}", d.start),
+            Query {
+                until: Some(d.start),
+                ..query()
+            },
+        );
         for (k, v) in &d.labels {
-            add(format!("l{k:?}{v}"), Query { labels: [(k.clone(), v.clone())].into(), ..query() });
+            add(
+                format!("l{k:?}{v}"),
+                Query {
+                    labels: [(k.clone(), v.clone())].into(),
+                    ..query()
+                },
+            );
         }
         for p in &d.parties {
             let tel = p.tel.clone().map(SubjectIdentifier::Tel);
             let mail = p.mailto.clone().map(SubjectIdentifier::Mailto);
             let id = p.external_subject_id.clone().map(SubjectIdentifier::External);
             for (n, subject) in [tel, mail, id].into_iter().enumerate() {
-                let text = format!("{n}{:?}{:?}{:?}", p.tel.as_ref().map(|t| t.as_str()), p.mailto.as_ref().map(|t| t.as_str()), p.external_subject_id.as_ref().map(|t| t.as_str()));
+                let text = format!(
+                    "{n}{:?}{:?}{:?}",
+                    p.tel.as_ref().map(|t| t.as_str()),
+                    p.mailto.as_ref().map(|t| t.as_str()),
+                    p.external_subject_id.as_ref().map(|t| t.as_str())
+                );
                 add(text, Query { subject, ..query() });
             }
-            add(format!("a{:?}", p.agent_id.as_ref().map(|a| a.as_str())), Query { agent: p.agent_id.clone(), ..query() });
+            add(
+                format!("a{:?}", p.agent_id.as_ref().map(|a| a.as_str())),
+                Query {
+                    agent: p.agent_id.clone(),
+                    ..query()
+                },
+            );
         }
     }
     for kind in [RecordKind::Recording, RecordKind::Artifact] {
-        add(format!("k{kind:?}"), Query { kinds: [kind].into(), ..Query::default() });
+        add(
+            format!("k{kind:?}"),
+            Query {
+                kinds: [kind].into(),
+                ..Query::default()
+            },
+        );
     }
     for state in [State::Active, State::Restricted] {
-        add(format!("s{state:?}"), Query { states: [state].into(), ..Query::default() });
+        add(
+            format!("s{state:?}"),
+            Query {
+                states: [state].into(),
+                ..Query::default()
+            },
+        );
     }
     all.into_values().collect()
 }
@@ -640,7 +888,12 @@ fn of_the_store((kind, reason): (Kind, &str)) -> bool {
 }
 
 fn drawn(names: &[&'static str], mask: u16) -> BTreeSet<&'static str> {
-    names.iter().enumerate().filter(|(n, _)| mask & (1 << n) != 0).map(|(_, name)| *name).collect()
+    names
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| mask & (1 << n) != 0)
+        .map(|(_, name)| *name)
+        .collect()
 }
 
 fn pick(etag: Etag, current: Option<String>) -> Option<String> {

@@ -419,9 +419,17 @@ async fn a_log_that_was_cut_short_with_the_index_lost_is_left_and_nothing_is_los
     let (_dir, mut world, t) = world(Engine::Sled).await;
     put(world.vault(), a_call(&t), &content(0, 9)).await.unwrap();
     world.vault().settle().await.unwrap();
-    let cut = world.faults.on(Operation::Overwrite).below("log/").always().fail_before(Failure::Unavailable);
+    let cut = world
+        .faults
+        .on(Operation::Overwrite)
+        .below("log/")
+        .always()
+        .fail_before(Failure::Unavailable);
     put(world.vault(), a_call(&t), &content(1, 9)).await.unwrap();
-    eventually("tiles are written, the checkpoint is not", async || cut.fired() > 0).await;
+    eventually("tiles are written, the checkpoint is not", async || {
+        cut.fired() > 0
+    })
+    .await;
     world.crash().await;
     world.faults.clear();
     world.lose_index().await.unwrap();

@@ -13,7 +13,7 @@ use callvault::{
     },
     index::{Change, Index, Key, Row, memory::MemoryIndex},
     keys::file::FileRoot,
-    testing::{clock::TestClock, rng::SeededRng, world::World, world::Engine},
+    testing::{clock::TestClock, rng::SeededRng, world::Engine, world::World},
     vault::{Kind, Name, OpenError, Opened, Order, Vault, VaultSettings},
 };
 
@@ -89,9 +89,20 @@ async fn small() -> (Glass, TenantId, Shown) {
     let mut first = spec(&t, first);
     first.request = Some("r".parse().unwrap());
     let a = put(vault, first, &content(1, 40)).await.unwrap();
-    put(vault, spec(&t, descriptor("b", "+5215512345678")), &content(2, 33)).await.unwrap();
+    put(
+        vault,
+        spec(&t, descriptor("b", "+5215512345678")),
+        &content(2, 33),
+    )
+    .await
+    .unwrap();
     vault
-        .update(update(&t, a.id, &["conversation_id"], descriptor("c", "+5215512345678")))
+        .update(update(
+            &t,
+            a.id,
+            &["conversation_id"],
+            descriptor("c", "+5215512345678"),
+        ))
         .await
         .unwrap();
     no_findings(vault).await;
@@ -131,18 +142,32 @@ async fn look(vault: &Arc<Vault>, t: &TenantId, before: &Shown, what: &str) -> S
             let at = before.records.iter().position(|r| r.id == record.id);
             let at = at.unwrap_or_else(|| panic!("{what}: a record out of nowhere"));
             assert!(before.contents[at] == *content, "{what}: other content");
-            let known = before.records[at] == *record || (record.version < before.records[at].version && found);
+            let known =
+                before.records[at] == *record || (record.version < before.records[at].version && found);
             assert!(known, "{what}: another record {record:?}");
         }
         assert!(found || *now == *before, "{what}: less, and nothing said");
     }
-    if found || now.is_err() { Seen::Noticed } else { Seen::Unnoticed }
+    if found || now.is_err() {
+        Seen::Noticed
+    } else {
+        Seen::Unnoticed
+    }
 }
 
 /// Opens a changed bucket with its index as it was, and again from nothing.
-async fn with_and_without_index(glass: &Glass, t: &TenantId, before: &Shown, bucket: &Bucket, what: &str) -> [Seen; 2] {
+async fn with_and_without_index(
+    glass: &Glass,
+    t: &TenantId,
+    before: &Shown,
+    bucket: &Bucket,
+    what: &str,
+) -> [Seen; 2] {
     let mut seen = [Seen::Noticed, Seen::Noticed];
-    for (at, index) in [glass.index.snapshot(), MemoryIndex::new()].into_iter().enumerate() {
+    for (at, index) in [glass.index.snapshot(), MemoryIndex::new()]
+        .into_iter()
+        .enumerate()
+    {
         let copy = glass.copy(bucket.snapshot(), index);
         let Ok(opened) = copy.open().await else { continue };
         let broken = opened.replayed.as_ref().is_some_and(|r| !r.broken.is_empty());
@@ -175,9 +200,13 @@ fn unread(key: &str, all: &BTreeMap<String, Bytes>) -> bool {
     if key.starts_with("claims/") {
         return true;
     }
-    let Some((stem, width)) = key.rsplit_once(".p/") else { return false };
+    let Some((stem, width)) = key.rsplit_once(".p/") else {
+        return false;
+    };
     let width: u32 = width.parse().unwrap();
-    let others = all.keys().filter_map(|k| k.strip_prefix(stem)?.strip_prefix(".p/")?.parse::<u32>().ok());
+    let others = all
+        .keys()
+        .filter_map(|k| k.strip_prefix(stem)?.strip_prefix(".p/")?.parse::<u32>().ok());
     others.into_iter().any(|other| other > width)
 }
 
@@ -209,7 +238,11 @@ async fn every_flipped_byte_of_a_small_vault_is_noticed_and_never_other_data() {
     no_findings(&opened.vault).await;
     opened.crash().await;
     missed.retain(|key, _| !unread(key, &all));
-    assert_eq!(missed, BTreeMap::new(), "served: key and bytes whose change nobody noticed");
+    assert_eq!(
+        missed,
+        BTreeMap::new(),
+        "served: key and bytes whose change nobody noticed"
+    );
     // Rebuilding, from every eleventh byte or from every one.
     let step = if thorough() { 1 } else { 11 };
     for (key, body) in all.iter().filter(|(key, _)| !unread(key, &all)) {
@@ -218,13 +251,21 @@ async fn every_flipped_byte_of_a_small_vault_is_noticed_and_never_other_data() {
             changed[at] ^= 1 << (at % 8);
             let bucket = glass.bucket.snapshot();
             bucket.set(key, changed);
-            let [served, rebuilt] = with_and_without_index(&glass, &t, &before, &bucket, &format!("{key} byte {at}")).await;
+            let [served, rebuilt] =
+                with_and_without_index(&glass, &t, &before, &bucket, &format!("{key} byte {at}")).await;
             if served == Seen::Unnoticed || rebuilt == Seen::Unnoticed {
-                missed.entry(format!("{key} {served:?} {rebuilt:?}")).or_default().push(at);
+                missed
+                    .entry(format!("{key} {served:?} {rebuilt:?}"))
+                    .or_default()
+                    .push(at);
             }
         }
     }
-    assert_eq!(missed, BTreeMap::new(), "opened: key and bytes whose change nobody noticed");
+    assert_eq!(
+        missed,
+        BTreeMap::new(),
+        "opened: key and bytes whose change nobody noticed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -233,7 +274,14 @@ async fn a_missing_or_cut_object_is_never_silently_fine() {
     let objects = glass.bucket.objects();
     let mut silent = Vec::new();
     for (key, body) in objects.iter().filter(|(key, _)| !unread(key, &objects)) {
-        for length in [None, Some(0), Some(1), Some(body.len() / 2), Some(body.len() - 1), Some(body.len() + 1)] {
+        for length in [
+            None,
+            Some(0),
+            Some(1),
+            Some(body.len() / 2),
+            Some(body.len() - 1),
+            Some(body.len() + 1),
+        ] {
             let bucket = glass.bucket.snapshot();
             match length {
                 None => drop(bucket.remove(key)),
@@ -243,7 +291,9 @@ async fn a_missing_or_cut_object_is_never_silently_fine() {
                     bucket.set(key, body);
                 }
             }
-            let seen = with_and_without_index(&glass, &t, &before, &bucket, &format!("{key} cut to {length:?}")).await;
+            let seen =
+                with_and_without_index(&glass, &t, &before, &bucket, &format!("{key} cut to {length:?}"))
+                    .await;
             if seen != [Seen::Noticed, Seen::Noticed] {
                 silent.push((key.clone(), length, seen));
             }
@@ -255,8 +305,15 @@ async fn a_missing_or_cut_object_is_never_silently_fine() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn swapped_and_moved_blobs_and_footers_are_noticed() {
     let (glass, t, before) = small().await;
-    let blobs: Vec<(String, Bytes)> = glass.bucket.objects().into_iter().filter(|(k, _)| k.starts_with("blobs/")).collect();
-    let [(a, of_a), (b, of_b)] = &blobs[..] else { panic!("two blobs") };
+    let blobs: Vec<(String, Bytes)> = glass
+        .bucket
+        .objects()
+        .into_iter()
+        .filter(|(k, _)| k.starts_with("blobs/"))
+        .collect();
+    let [(a, of_a), (b, of_b)] = &blobs[..] else {
+        panic!("two blobs")
+    };
     let cut = |blob: &Bytes| {
         let length = u32::from_be_bytes(blob[blob.len() - 12..blob.len() - 8].try_into().unwrap()) as usize;
         blob.len() - 12 - length
@@ -265,14 +322,26 @@ async fn swapped_and_moved_blobs_and_footers_are_noticed() {
     let moved = a.replace("/01/01/", "/01/02/");
     let elsewhere = a.replace("/acme/", "/other/");
     assert_ne!((&moved, &elsewhere), (a, a));
-    let mut cases: Vec<(&str, Vec<(&str, Option<Vec<u8>>)>)> = vec![
-        ("swapped", vec![(a, Some(of_b.to_vec())), (b, Some(of_a.to_vec()))]),
+    let mut cases = vec![
+        (
+            "swapped",
+            vec![(a, Some(of_b.to_vec())), (b, Some(of_a.to_vec()))],
+        ),
         ("copied over", vec![(a, Some(of_b.to_vec()))]),
-        ("footers swapped", vec![(a, Some(join(of_a, of_b))), (b, Some(join(of_b, of_a)))]),
+        (
+            "footers swapped",
+            vec![(a, Some(join(of_a, of_b))), (b, Some(join(of_b, of_a)))],
+        ),
         ("moved", vec![(a, None), (&moved, Some(of_a.to_vec()))]),
-        ("moved to another tenant", vec![(a, None), (&elsewhere, Some(of_a.to_vec()))]),
+        (
+            "moved to another tenant",
+            vec![(a, None), (&elsewhere, Some(of_a.to_vec()))],
+        ),
         ("copied beside", vec![(&moved, Some(of_a.to_vec()))]),
-        ("copied to another tenant", vec![(&elsewhere, Some(of_a.to_vec()))]),
+        (
+            "copied to another tenant",
+            vec![(&elsewhere, Some(of_a.to_vec()))],
+        ),
         ("doubled", vec![(a, Some([&of_a[..], &of_a[..]].concat()))]),
     ];
     let late = b.rsplit_once('/').unwrap().0.to_owned() + "/01890a5d-ac96-774b-bcce-b302099a8057";
@@ -295,13 +364,28 @@ async fn an_older_checkpoint_or_bucket_is_refused_by_the_anchor() {
     let (glass, t, _) = small().await;
     let opened = glass.open().await.unwrap();
     let old = glass.bucket.snapshot();
-    put(&opened.vault, spec(&t, descriptor("z", "+5215512345678")), &content(3, 10)).await.unwrap();
+    put(
+        &opened.vault,
+        spec(&t, descriptor("z", "+5215512345678")),
+        &content(3, 10),
+    )
+    .await
+    .unwrap();
     opened.vault.settle().await.unwrap();
     let middle = glass.bucket.snapshot();
-    put(&opened.vault, spec(&t, descriptor("z", "+5215512345678")), &content(4, 10)).await.unwrap();
+    put(
+        &opened.vault,
+        spec(&t, descriptor("z", "+5215512345678")),
+        &content(4, 10),
+    )
+    .await
+    .unwrap();
     opened.close().await;
     let checkpoints = |b: &Bucket| -> BTreeMap<_, _> {
-        b.objects().into_iter().filter(|(k, _)| k.ends_with("/checkpoint")).collect()
+        b.objects()
+            .into_iter()
+            .filter(|(k, _)| k.ends_with("/checkpoint"))
+            .collect()
     };
     let mut replayed = 0;
     for (key, older) in checkpoints(&middle) {
@@ -319,7 +403,13 @@ async fn an_older_checkpoint_or_bucket_is_refused_by_the_anchor() {
     assert_eq!(replayed, 1);
     // Of a log that is closed, and while the vault serves: the scrub knows how long each log was.
     let opened = glass.open().await.unwrap();
-    put(&opened.vault, spec(&t, descriptor("z", "+5215512345678")), &content(5, 10)).await.unwrap();
+    put(
+        &opened.vault,
+        spec(&t, descriptor("z", "+5215512345678")),
+        &content(5, 10),
+    )
+    .await
+    .unwrap();
     no_findings(&opened.vault).await;
     for (key, older) in checkpoints(&middle) {
         let now = glass.bucket.objects();
@@ -356,21 +446,42 @@ async fn another_vaults_bucket_is_refused() {
     make_tenant(&opened.vault, "acme").await;
     opened.close().await;
     let foreign = other.bucket.snapshot();
-    for (index, what) in [(glass.index.snapshot(), "served"), (MemoryIndex::new(), "rebuilt")] {
+    for (index, what) in [
+        (glass.index.snapshot(), "served"),
+        (MemoryIndex::new(), "rebuilt"),
+    ] {
         let mut copy = glass.copy(foreign.snapshot(), index);
         copy.settings.take_over = true;
         let outcome = copy.open().await.map(drop);
-        assert!(matches!(outcome, Err(OpenError::WrongRoot | OpenError::WrongIndex)), "{what}: {outcome:?}");
+        assert!(
+            matches!(outcome, Err(OpenError::WrongRoot | OpenError::WrongIndex)),
+            "{what}: {outcome:?}"
+        );
     }
-    assert_eq!(foreign.objects(), other.bucket.objects(), "nothing was changed in it");
+    assert_eq!(
+        foreign.objects(),
+        other.bucket.objects(),
+        "nothing was changed in it"
+    );
     // Another vault's blob and log among one's own.
     let (glass, t, before) = small().await;
     let opened = other.open().await.unwrap();
     let t2 = tenant("acme");
-    put(&opened.vault, spec(&t2, descriptor("b", "+5215512345678")), &content(2, 33)).await.unwrap();
+    put(
+        &opened.vault,
+        spec(&t2, descriptor("b", "+5215512345678")),
+        &content(2, 33),
+    )
+    .await
+    .unwrap();
     opened.close().await;
     let bucket = glass.bucket.snapshot();
-    for (key, body) in other.bucket.objects().into_iter().filter(|(k, _)| k.starts_with("blobs/")) {
+    for (key, body) in other
+        .bucket
+        .objects()
+        .into_iter()
+        .filter(|(k, _)| k.starts_with("blobs/"))
+    {
         bucket.set(&key, body);
     }
     let seen = with_and_without_index(&glass, &t, &before, &bucket, "a foreign blob").await;
@@ -386,9 +497,16 @@ async fn segments_and_extents_keep_their_places() {
     let vault = &opened.vault;
     let t = make_tenant(vault, "acme").await;
     let body = content(1, 20 << 20);
-    let record = put(vault, spec(&t, descriptor("a", "+5215512345678")), &body).await.unwrap();
+    let record = put(vault, spec(&t, descriptor("a", "+5215512345678")), &body)
+        .await
+        .unwrap();
     no_findings(vault).await;
-    let (key, blob) = glass.bucket.objects().into_iter().find(|(k, _)| k.starts_with("blobs/")).unwrap();
+    let (key, blob) = glass
+        .bucket
+        .objects()
+        .into_iter()
+        .find(|(k, _)| k.starts_with("blobs/"))
+        .unwrap();
     let swap = |a: usize, b: usize, length: usize| {
         let mut changed = blob.to_vec();
         let (one, two) = (blob.slice(a..a + length), blob.slice(b..b + length));
@@ -405,8 +523,14 @@ async fn segments_and_extents_keep_their_places() {
     let twice = |from: usize, length: usize| [&blob[..from + length], &blob[from..]].concat();
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("segments swapped", swap(SEGMENT, 2 * SEGMENT, SEGMENT)),
-        ("segments swapped across extents", swap(SEGMENT, EXTENT + SEGMENT, SEGMENT)),
-        ("a segment doubled over the next", copy(SEGMENT, 2 * SEGMENT, SEGMENT)),
+        (
+            "segments swapped across extents",
+            swap(SEGMENT, EXTENT + SEGMENT, SEGMENT),
+        ),
+        (
+            "a segment doubled over the next",
+            copy(SEGMENT, 2 * SEGMENT, SEGMENT),
+        ),
         ("extents swapped", swap(0, EXTENT, EXTENT)),
         ("an extent doubled over the next", copy(0, EXTENT, EXTENT)),
         ("headers swapped", swap(0, EXTENT, 40)),
@@ -420,7 +544,10 @@ async fn segments_and_extents_keep_their_places() {
         let error = read(vault, &t, record.id).await.unwrap_err();
         assert_eq!(error.kind, Kind::Corrupt, "{what}");
         // Whatever came before the error was right.
-        let range = callvault::vault::ContentRange { offset: 0, limit: None };
+        let range = callvault::vault::ContentRange {
+            offset: 0,
+            limit: None,
+        };
         let mut reading = vault.read(&t, record.id, range, LAWFUL).await.unwrap();
         let mut at = 0;
         while let Ok(Some(bytes)) = reading.next().await {
@@ -434,6 +561,54 @@ async fn segments_and_extents_keep_their_places() {
     glass.bucket.set(&key, blob.clone());
     no_findings(vault).await;
     opened.close().await;
+}
+
+/// No leaf vouches for such a blob: its sealed descriptor alone does, and it vouches for every field of the footer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unlogged_blob_is_adopted_only_as_it_was_written() {
+    let glass = Glass::new(1);
+    let opened = glass.open().await.unwrap();
+    let t = make_tenant(&opened.vault, "acme").await;
+    // The page's leaf is shipped, the put's is not.
+    put(
+        &opened.vault,
+        spec(&t, descriptor("a", "+5215512345678")),
+        &content(0, 10),
+    )
+    .await
+    .unwrap();
+    opened.vault.settle().await.unwrap();
+    let unlogged = glass.copy(glass.bucket.snapshot(), MemoryIndex::new());
+    let mut requested = spec(&t, descriptor("a", "+5215512345678"));
+    requested.request = Some("r".parse().unwrap());
+    let record = put(&opened.vault, requested, &content(1, 20)).await.unwrap();
+    opened.crash().await;
+    let objects = glass.bucket.objects();
+    let (key, blob) = objects
+        .iter()
+        .find(|(k, _)| k.ends_with(&record.id.to_string()))
+        .unwrap();
+    let footer = u32::from_be_bytes(blob[blob.len() - 12..blob.len() - 8].try_into().unwrap()) as usize;
+    let start = blob.len() - 12 - footer;
+    let adopted = async |blob: Vec<u8>| {
+        let bucket = unlogged.bucket.snapshot();
+        bucket.set(key, blob);
+        let copy = unlogged.copy(bucket, MemoryIndex::new());
+        let opened = copy.open().await.unwrap();
+        let adopted = opened.replayed.as_ref().unwrap().adopted;
+        let found = opened.vault.record(&t, &Name::Id(record.id), LAWFUL).await;
+        assert_eq!(found.is_ok(), adopted == 1);
+        opened.crash().await;
+        adopted
+    };
+    assert_eq!(adopted(blob.to_vec()).await, 1);
+    for at in start..start + footer {
+        let mut changed = blob.to_vec();
+        changed[at] ^= 1 << (at % 8);
+        let sum = crc32c::crc32c(&changed[start..blob.len() - 8]);
+        changed[blob.len() - 8..blob.len() - 4].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(adopted(changed).await, 0, "byte {} of the footer", at - start);
+    }
 }
 
 /// Rows whose values carry no MAC, and what a change of them can do.
@@ -459,8 +634,17 @@ fn has_mac(key: &Key) -> bool {
 }
 
 async fn set_row(index: &MemoryIndex, key: &Key, value: Vec<u8>) {
-    let row = Row { key: key.clone(), value };
-    index.commit(Change { put: vec![row], ..Change::default() }).await.unwrap();
+    let row = Row {
+        key: key.clone(),
+        value,
+    };
+    index
+        .commit(Change {
+            put: vec![row],
+            ..Change::default()
+        })
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -471,21 +655,29 @@ async fn a_changed_index_row_is_an_error_and_never_data() {
     let page = callvault::domain::ids::RecordId::from_slice(before.records[0].id.as_bytes()).unwrap();
     let mut touched = BTreeMap::new();
     for Row { key, value } in glass.index.rows() {
-        let table = format!("{key:?}").split('(').next().unwrap_or_default().to_owned();
+        let table = format!("{key:?}")
+            .split('(')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         *touched.entry(table).or_insert(0) += 1;
         for at in (0..value.len()).step_by(if thorough() { 1 } else { 3 }) {
             let mut changed = value.clone();
             changed[at] ^= 1 << (at % 8);
             set_row(&glass.index, &key, changed).await;
             let what = format!("{key:?} byte {at}");
-            let named = vault.record(&t, &Name::External("call-1".parse().unwrap()), LAWFUL).await;
+            let named = vault
+                .record(&t, &Name::External("call-1".parse().unwrap()), LAWFUL)
+                .await;
             if matches!(key, Key::External(..)) {
                 assert_eq!(named.unwrap_err().kind, Kind::Corrupt, "{what}");
             } else if let Ok(named) = named {
                 assert!(before.records.contains(&named), "{what}");
             }
             let by_tel = Query {
-                subject: Some(callvault::domain::record::SubjectIdentifier::Tel("+5215512345678".parse().unwrap())),
+                subject: Some(callvault::domain::record::SubjectIdentifier::Tel(
+                    "+5215512345678".parse().unwrap(),
+                )),
                 ..Query::default()
             };
             if let Ok(found) = list_all(vault, &t, &by_tel, Order::OldestFirst, 9, LAWFUL).await {
@@ -511,8 +703,21 @@ async fn a_changed_index_row_is_an_error_and_never_data() {
         }
         set_row(&glass.index, &key, value).await;
     }
-    for table in ["Record", "Tenant", "TenantKey", "Page", "RegionPage", "External", "Request", "Identifier", "RetentionClass"] {
-        assert!(touched.contains_key(table), "{table} was there to be changed: {touched:?}");
+    for table in [
+        "Record",
+        "Tenant",
+        "TenantKey",
+        "Page",
+        "RegionPage",
+        "External",
+        "Request",
+        "Identifier",
+        "RetentionClass",
+    ] {
+        assert!(
+            touched.contains_key(table),
+            "{table} was there to be changed: {touched:?}"
+        );
     }
     // One row's value under another row's key.
     let rows = glass.index.rows();

@@ -7,8 +7,7 @@ use callvault::{
     domain::{
         clock::Timestamp,
         ids::{ExternalId, RecordId, RequestId, RetentionClassId, TenantId},
-        limits,
-        media,
+        limits, media,
         purpose::Purpose,
         record::{Descriptor, Kind as RecordKind, Query, Record, State},
         tenant::{RetentionClass, Tenant, TenantSettings, TenantState},
@@ -78,7 +77,9 @@ pub(crate) struct Upload {
 
 impl PartialEq for Upload {
     fn eq(&self, other: &Self) -> bool {
-        self.at == other.at && self.content == other.content && self.spec.draft.descriptor == other.spec.draft.descriptor
+        self.at == other.at
+            && self.content == other.content
+            && self.spec.draft.descriptor == other.spec.draft.descriptor
     }
 }
 
@@ -199,7 +200,11 @@ impl Model {
         if have.classes.contains_key(&class.id) {
             return Err((Kind::AlreadyExists, "RETENTION_CLASS_EXISTS"));
         }
-        let effective = if class.effective == Timestamp(0) { now } else { class.effective };
+        let effective = if class.effective == Timestamp(0) {
+            now
+        } else {
+            class.effective
+        };
         let class = RetentionClass {
             created: now,
             effective,
@@ -217,12 +222,14 @@ impl Model {
         if let Some(seen) = spec.request.as_ref().and_then(|r| have.requests.get(r))
             && seen.expires > self.now
         {
-            let Some(record) = seen.record else { return Err(REUSED) };
+            let Some(record) = seen.record else {
+                return Err(REUSED);
+            };
             upload.check_content()?;
             if seen.asked != upload.asked() {
                 return Err(REUSED);
             }
-            return Ok(Outcome::Repeated(have.records[&record].0.clone()));
+            return Ok(Outcome::Repeated(Box::new(have.records[&record].0.clone())));
         }
         let mut described = spec.draft.descriptor.clone();
         if !spec.draft.has_retention_class {
@@ -393,7 +400,7 @@ impl Model {
 /// What becomes of a put that is not refused.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Repeated(Record),
+    Repeated(Box<Record>),
     New(RecordKind, Box<Descriptor>),
 }
 
@@ -412,10 +419,20 @@ impl Holdings {
         }
     }
 
-    fn remember(&mut self, request: Option<&RequestId>, asked: Asked, record: Option<RecordId>, at: Timestamp) {
+    fn remember(
+        &mut self,
+        request: Option<&RequestId>,
+        asked: Asked,
+        record: Option<RecordId>,
+        at: Timestamp,
+    ) {
         let expires = at.plus_micros(limits::REQUEST_ID_MICROS);
         let Some(request) = request else { return };
-        if self.requests.get(request).is_some_and(|have| have.expires >= expires) {
+        if self
+            .requests
+            .get(request)
+            .is_some_and(|have| have.expires >= expires)
+        {
             return;
         }
         self.requests.insert(

@@ -20,20 +20,64 @@ use super::kit;
 /// One thing that happens.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    CreateTenant { tenant: u8, settings: Settings, request: Option<u8> },
-    UpdateTenant { tenant: u8, fields: u8, settings: Settings, etag: Etag, request: Option<u8> },
-    CreateClass { tenant: u8, class: u8, minimum: u32, maximum: Option<u32>, request: Option<u8> },
+    CreateTenant {
+        tenant: u8,
+        settings: Settings,
+        request: Option<u8>,
+    },
+    UpdateTenant {
+        tenant: u8,
+        fields: u8,
+        settings: Settings,
+        etag: Etag,
+        request: Option<u8>,
+    },
+    CreateClass {
+        tenant: u8,
+        class: u8,
+        minimum: u32,
+        maximum: Option<u32>,
+        request: Option<u8>,
+    },
     Put(Box<Draw>),
     /// The n-th put so far once more, with its request id; perhaps with other content.
-    Repeat { which: usize, other: Other },
-    Get { tenant: u8, which: Which, purpose: u8 },
-    Read { tenant: u8, which: usize, offset: u64, limit: Option<u64>, purpose: u8 },
-    List { tenant: u8, query: Search, newest: bool, size: usize, purpose: u8 },
-    Update { tenant: u8, which: usize, fields: u16, described: Described, etag: Etag, request: Option<u8> },
+    Repeat {
+        which: usize,
+        other: Other,
+    },
+    Get {
+        tenant: u8,
+        which: Which,
+        purpose: u8,
+    },
+    Read {
+        tenant: u8,
+        which: usize,
+        offset: u64,
+        limit: Option<u64>,
+        purpose: u8,
+    },
+    List {
+        tenant: u8,
+        query: Search,
+        newest: bool,
+        size: usize,
+        purpose: u8,
+    },
+    Update {
+        tenant: u8,
+        which: usize,
+        fields: u16,
+        described: Described,
+        etag: Etag,
+        request: Option<u8>,
+    },
     Advance(i64),
     Restart,
     Crash,
-    LoseIndex { crash: bool },
+    LoseIndex {
+        crash: bool,
+    },
     /// An index as it was at some restart.
     RestoreIndex,
     Verify,
@@ -205,7 +249,11 @@ fn request() -> impl Strategy<Value = Option<u8>> {
 }
 
 fn after() -> impl Strategy<Value = After> {
-    prop_oneof![Just(After::Restart), Just(After::Crash), Just(After::CrashAndLose)]
+    prop_oneof![
+        Just(After::Restart),
+        Just(After::Crash),
+        Just(After::CrashAndLose)
+    ]
 }
 
 fn etag() -> impl Strategy<Value = Etag> {
@@ -231,7 +279,14 @@ fn which() -> impl Strategy<Value = Which> {
 }
 
 fn offset() -> impl Strategy<Value = u64> {
-    prop_oneof![Just(0), 0..300u64, 65_000..66_000u64, 0..210_000u64, 8_380_000..8_400_000u64, Just(u64::MAX)]
+    prop_oneof![
+        Just(0),
+        0..300u64,
+        65_000..66_000u64,
+        0..210_000u64,
+        8_380_000..8_400_000u64,
+        Just(u64::MAX)
+    ]
 }
 
 fn length() -> impl Strategy<Value = usize> {
@@ -239,76 +294,154 @@ fn length() -> impl Strategy<Value = usize> {
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
-    (any::<u8>(), option::weighted(0.3, 0..3u8), 0..3u8)
-        .prop_map(|(text, default_class, purposes)| Settings { text, default_class, purposes })
+    (any::<u8>(), option::weighted(0.3, 0..3u8), 0..3u8).prop_map(|(text, default_class, purposes)| {
+        Settings {
+            text,
+            default_class,
+            purposes,
+        }
+    })
 }
 
 fn draw() -> impl Strategy<Value = Draw> {
     let says = (prop::bool::weighted(0.8), any::<bool>());
-    let body = (0..1_000_000u64, length(), prop_oneof![Just(1 << 20), 1..70_000usize]);
+    let body = (
+        0..1_000_000u64,
+        length(),
+        prop_oneof![Just(1 << 20), 1..70_000usize],
+    );
     let closing = option::weighted(0.3, (option::of(0..9_000i64), vec(person(), 0..3)));
-    (tenant(), described(), says, body, request(), 0..12u8, closing, option::weighted(0.15, any::<usize>())).prop_map(
-        |(tenant, described, (says_class, says_media), (seed, length, chunk), request, expected, closing, derived)| Draw {
-            tenant,
-            described,
-            says_class,
-            says_media,
-            seed,
-            length,
-            chunk: chunk.max(length / 2_000),
-            request,
-            expected,
-            closing,
-            derived,
-        },
+    (
+        tenant(),
+        described(),
+        says,
+        body,
+        request(),
+        0..12u8,
+        closing,
+        option::weighted(0.15, any::<usize>()),
     )
+        .prop_map(
+            |(
+                tenant,
+                described,
+                (says_class, says_media),
+                (seed, length, chunk),
+                request,
+                expected,
+                closing,
+                derived,
+            )| Draw {
+                tenant,
+                described,
+                says_class,
+                says_media,
+                seed,
+                length,
+                chunk: chunk.max(length / 2_000),
+                request,
+                expected,
+                closing,
+                derived,
+            },
+        )
 }
 
 fn described() -> impl Strategy<Value = Described> {
-    let time = (prop_oneof![8 => -3..3i64, 1 => Just(-100_000_000), 1 => Just(70_000_000)], option::of(prop_oneof![9 => 0..9_000i64, 1 => Just(-1)]));
-    let who = (vec(person(), 0..4), option::of((0..2u8, 0..2u8)), 0..4u8, prop::bool::weighted(0.1));
-    (0..3u8, 0..3u8, 0..4u8, time, who, any::<u8>(), prop_oneof![6 => Just(0u8), 2 => 1..4u8], option::weighted(0.3, 0..4u8)).prop_map(
-        |(conversation, channel, direction, (start, duration), (people, label, purposes, child), source, class, external)| Described {
-            conversation,
-            channel,
-            direction,
-            start,
-            duration,
-            people,
-            label,
-            purposes,
-            child,
-            source,
-            class,
-            external,
-        },
+    let time = (
+        prop_oneof![8 => -3..3i64, 1 => Just(-100_000_000), 1 => Just(70_000_000)],
+        option::of(prop_oneof![9 => 0..9_000i64, 1 => Just(-1)]),
+    );
+    let who = (
+        vec(person(), 0..4),
+        option::of((0..2u8, 0..2u8)),
+        0..4u8,
+        prop::bool::weighted(0.1),
+    );
+    (
+        0..3u8,
+        0..3u8,
+        0..4u8,
+        time,
+        who,
+        any::<u8>(),
+        prop_oneof![6 => Just(0u8), 2 => 1..4u8],
+        option::weighted(0.3, 0..4u8),
     )
+        .prop_map(
+            |(
+                conversation,
+                channel,
+                direction,
+                (start, duration),
+                (people, label, purposes, child),
+                source,
+                class,
+                external,
+            )| Described {
+                conversation,
+                channel,
+                direction,
+                start,
+                duration,
+                people,
+                label,
+                purposes,
+                child,
+                source,
+                class,
+                external,
+            },
+        )
 }
 
 fn person() -> impl Strategy<Value = Person> {
     let some = || option::of(0..3u8);
-    (some(), some(), option::weighted(0.2, 0..2u8), option::weighted(0.4, 0..2u8), any::<u8>())
-        .prop_map(|(tel, mail, id, agent, name)| Person { tel, mail, id, agent, name })
+    (
+        some(),
+        some(),
+        option::weighted(0.2, 0..2u8),
+        option::weighted(0.4, 0..2u8),
+        any::<u8>(),
+    )
+        .prop_map(|(tel, mail, id, agent, name)| Person {
+            tel,
+            mail,
+            id,
+            agent,
+            name,
+        })
 }
 
 fn search() -> impl Strategy<Value = Search> {
     let rarely = |of: std::ops::Range<u8>| option::weighted(0.25, of);
     let time = (option::weighted(0.2, -3..3i64), option::weighted(0.2, -3..4i64));
     let subject = option::weighted(0.35, (0..3u8, 0..3u8));
-    (0..8u8, time, rarely(0..3), subject, rarely(0..3), 0..12u8, 0..12u8, option::weighted(0.15, (0..2u8, 0..2u8)), 0..10u8).prop_map(
-        |(kind, (from, until), conversation, subject, agent, direction, channel, label, state)| Search {
-            kind,
-            from,
-            until,
-            conversation,
-            subject,
-            agent,
-            direction,
-            channel,
-            label,
-            state,
-        },
+    (
+        0..8u8,
+        time,
+        rarely(0..3),
+        subject,
+        rarely(0..3),
+        0..12u8,
+        0..12u8,
+        option::weighted(0.15, (0..2u8, 0..2u8)),
+        0..10u8,
     )
+        .prop_map(
+            |(kind, (from, until), conversation, subject, agent, direction, channel, label, state)| Search {
+                kind,
+                from,
+                until,
+                conversation,
+                subject,
+                agent,
+                direction,
+                channel,
+                label,
+                state,
+            },
+        )
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -317,16 +450,19 @@ fn fault() -> impl Strategy<Value = Fault> {
         4 => Just(O::Put), 3 => Just(O::Overwrite), 1 => Just(O::Begin), 2 => Just(O::PutPart), 2 => Just(O::Complete),
         2 => Just(O::Get), 2 => Just(O::Head), 1 => Just(O::Abort), 1 => Just(O::Delete),
     ];
-    let failure = prop_oneof![3 => Just(Failure::Unavailable), 1 => Just(Failure::Full), 1 => Just(Failure::Denied)];
+    let failure =
+        prop_oneof![3 => Just(Failure::Unavailable), 1 => Just(Failure::Full), 1 => Just(Failure::Denied)];
     let below = prop_oneof![3 => Just(""), 2 => Just("blobs/"), 1 => Just("log/"), 1 => Just("payloads/")];
-    (operation, below, 1..3u64, 1..3u64, any::<bool>(), failure).prop_map(|(operation, below, nth, times, after, failure)| Fault {
-        operation,
-        below,
-        nth,
-        times,
-        after,
-        failure,
-    })
+    (operation, below, 1..3u64, 1..3u64, any::<bool>(), failure).prop_map(
+        |(operation, below, nth, times, after, failure)| Fault {
+            operation,
+            below,
+            nth,
+            times,
+            after,
+            failure,
+        },
+    )
 }
 
 // --- what the small numbers stand for ---
@@ -376,7 +512,9 @@ fn purposes(n: u8) -> impl Iterator<Item = Purpose> {
 }
 
 pub(crate) fn external_id(n: u8) -> callvault::domain::ids::ExternalId {
-    ["call-1", "call-2", "Call-1", "call\u{1f4de}"][usize::from(n)].parse().unwrap()
+    ["call-1", "call-2", "Call-1", "call\u{1f4de}"][usize::from(n)]
+        .parse()
+        .unwrap()
 }
 
 fn moment(hours: i64) -> Timestamp {
@@ -410,14 +548,18 @@ impl Settings {
 impl Person {
     pub(crate) fn party(&self) -> Party {
         const TELS: [&str; 3] = ["+5215512345678", "tel:+52-155-1234-5679", "+14155550100"];
-        const MAILS: [&str; 3] = ["Jane.Doe@Example.com", "jane.doe@example.com", "JÜRGEN@example.com"];
+        const MAILS: [&str; 3] = [
+            "Jane.Doe@Example.com",
+            "jane.doe@example.com",
+            "JÜRGEN@example.com",
+        ];
         Party {
             role: self.agent.map(|_| PartyRole::Agent),
             tel: self.tel.map(|n| TELS[usize::from(n)].parse().unwrap()),
             mailto: self.mail.map(|n| MAILS[usize::from(n)].parse().unwrap()),
             name: Some(hostile(self.name).parse().unwrap()),
             external_subject_id: self.id.map(|n| hostile(n + 1).parse().unwrap()),
-            agent_id: self.agent.map(|n| agent(n)),
+            agent_id: self.agent.map(agent),
             team: None,
         }
     }
@@ -431,7 +573,9 @@ fn agent(n: u8) -> callvault::domain::text::Text {
 impl Described {
     pub(crate) fn descriptor(&self, derived_from: Option<RecordId>) -> Descriptor {
         Descriptor {
-            conversation_id: ["c-1", "c-2", "+5215512345678"][usize::from(self.conversation)].parse().unwrap(),
+            conversation_id: ["c-1", "c-2", "+5215512345678"][usize::from(self.conversation)]
+                .parse()
+                .unwrap(),
             channel: Channel::ALL[usize::from(self.channel)],
             direction: Direction::ALL.get(usize::from(self.direction)).copied(),
             start: moment(self.start),
@@ -439,7 +583,11 @@ impl Described {
             parties: self.people.iter().map(Person::party).collect(),
             media_type: "application/octet-stream".parse().unwrap(),
             languages: vec!["es-MX".parse().unwrap()],
-            labels: self.label.iter().map(|(k, v)| (label_key(*k), hostile(*v))).collect(),
+            labels: self
+                .label
+                .iter()
+                .map(|(k, v)| (label_key(*k), hostile(*v)))
+                .collect(),
             data_categories: [].into(),
             allowed_purposes: purposes(self.purposes).collect(),
             legal_basis: None,
@@ -476,7 +624,16 @@ impl Draw {
 
 impl Search {
     pub(crate) fn query(&self) -> Query {
-        let person = |n| Person { tel: Some(n), mail: Some(n), id: Some(n), agent: None, name: 0 }.party();
+        let person = |n| {
+            Person {
+                tel: Some(n),
+                mail: Some(n),
+                id: Some(n),
+                agent: None,
+                name: 0,
+            }
+            .party()
+        };
         Query {
             kinds: match self.kind {
                 0 => [Kind::Artifact].into(),
@@ -485,7 +642,9 @@ impl Search {
             },
             from: self.from.map(moment),
             until: self.until.map(moment),
-            conversation: self.conversation.map(|n| ["c-1", "c-2", "nobody"][usize::from(n)].parse().unwrap()),
+            conversation: self
+                .conversation
+                .map(|n| ["c-1", "c-2", "nobody"][usize::from(n)].parse().unwrap()),
             subject: self.subject.and_then(|(how, who)| match how {
                 0 => person(who).tel.map(SubjectIdentifier::Tel),
                 1 => person(who).mailto.map(SubjectIdentifier::Mailto),
@@ -493,8 +652,15 @@ impl Search {
             }),
             agent: self.agent.map(agent),
             direction: Direction::ALL.get(usize::from(self.direction)).copied(),
-            channel: Channel::ALL.get(usize::from(self.channel)).copied().filter(|_| self.channel < 3),
-            labels: self.label.iter().map(|(k, v)| (label_key(*k), hostile(*v))).collect::<BTreeMap<_, _>>(),
+            channel: Channel::ALL
+                .get(usize::from(self.channel))
+                .copied()
+                .filter(|_| self.channel < 3),
+            labels: self
+                .label
+                .iter()
+                .map(|(k, v)| (label_key(*k), hostile(*v)))
+                .collect::<BTreeMap<_, _>>(),
             states: match self.state {
                 0 => [State::Restricted].into(),
                 1 => [State::Active, State::Blocked].into(),
