@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     task::AbortHandle,
-    time::{self, Instant, MissedTickBehavior},
+    time::{self, Instant, Interval, MissedTickBehavior},
 };
 
 use crate::vault::Vault;
@@ -12,6 +12,7 @@ use crate::vault::Vault;
 /// After the start's own work.
 const FIRST_ORPHANS: Duration = Duration::from_secs(600);
 const ORPHANS: Duration = Duration::from_secs(24 * 3_600);
+const REQUESTS: Duration = Duration::from_secs(3_600);
 
 /// Tasks that end with their owner. Each may be cut anywhere: it takes up where it was.
 #[derive(Debug)]
@@ -21,7 +22,8 @@ impl Background {
     /// Runs them all.
     pub(super) fn run(vault: &Arc<Vault>) -> Self {
         let orphans = tokio::spawn(collect_orphans(Arc::clone(vault)));
-        Self(vec![orphans.abort_handle()])
+        let requests = tokio::spawn(forget_requests(Arc::clone(vault)));
+        Self(vec![orphans.abort_handle(), requests.abort_handle()])
     }
 }
 
@@ -32,8 +34,7 @@ impl Drop for Background {
 }
 
 async fn collect_orphans(vault: Arc<Vault>) {
-    let mut daily = time::interval_at(Instant::now() + FIRST_ORPHANS, ORPHANS);
-    daily.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut daily = every(FIRST_ORPHANS, ORPHANS);
     loop {
         daily.tick().await;
         match vault.collect_orphans().await {
@@ -47,4 +48,23 @@ async fn collect_orphans(vault: Arc<Vault>) {
             Err(error) => tracing::warn!(%error, "orphans were not collected; tried again tomorrow"),
         }
     }
+}
+
+async fn forget_requests(vault: Arc<Vault>) {
+    let mut hourly = every(REQUESTS, REQUESTS);
+    loop {
+        hourly.tick().await;
+        match vault.forget_expired_requests().await {
+            Ok(forgotten) => tracing::debug!(forgotten, "expired request ids were forgotten"),
+            Err(error) => {
+                tracing::warn!(%error, "expired request ids were not forgotten; tried again in an hour")
+            }
+        }
+    }
+}
+
+fn every(period_before_first: Duration, period: Duration) -> Interval {
+    let mut ticks = time::interval_at(Instant::now() + period_before_first, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

@@ -102,7 +102,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), AppError> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&beside, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
     };
     write().map_err(AppError::file(path))
 }

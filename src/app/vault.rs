@@ -47,7 +47,8 @@ impl OpenVault {
     /// [`AppError`] says what does not fit and what to do.
     pub(super) async fn open(config: &Config, how: How) -> Result<Self, AppError> {
         let Store::Local(bucket) = &config.store;
-        if !how.may_make && !(config.data.is_dir() && bucket.is_dir()) {
+        let there = config.data.is_dir() && bucket.is_dir();
+        if !how.may_make && !there {
             return Err(AppError::NoVault {
                 data: config.data.clone(),
             });

@@ -27,6 +27,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // there is one, for the length of the process
 enum Command {
     #[command(flatten)]
     Remote(remote::Command),

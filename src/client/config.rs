@@ -80,7 +80,7 @@ impl ClientFile {
             path: path.to_owned(),
             source: Box::new(source),
         })?;
-        Ok(file.below(path.parent().unwrap_or(Path::new(""))))
+        Ok(file.below(path.parent().unwrap_or_else(|| Path::new(""))))
     }
 
     /// What connects under one of the identities.

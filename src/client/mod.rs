@@ -46,6 +46,7 @@ pub use content::Content;
 pub use download::Download;
 pub use error::{ClientError, Refusal};
 pub use retry::Retry;
+pub use tonic::Code;
 pub use upload::Upload;
 
 /// The metadata key of a call's purpose.

@@ -27,8 +27,9 @@ pub struct Upload {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // moved once, through a short channel
 enum Message {
-    Request(PutRecordingRequest),
+    Request(Box<PutRecordingRequest>),
     /// The upload is whole.
     End,
 }
@@ -106,7 +107,7 @@ impl Upload {
         let request = PutRecordingRequest {
             payload: Some(payload),
         };
-        match self.messages.send(Message::Request(request)).await {
+        match self.messages.send(Message::Request(Box::new(request))).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.refusal().await),
         }
@@ -132,7 +133,7 @@ impl Drop for Upload {
 /// an end would make half a recording look whole.
 fn until_end(mut sent: mpsc::Receiver<Message>) -> impl Stream<Item = PutRecordingRequest> + Send {
     stream::poll_fn(move |cx| match sent.poll_recv(cx) {
-        Poll::Ready(Some(Message::Request(request))) => Poll::Ready(Some(request)),
+        Poll::Ready(Some(Message::Request(request))) => Poll::Ready(Some(*request)),
         Poll::Ready(Some(Message::End)) => Poll::Ready(None),
         Poll::Ready(None) | Poll::Pending => Poll::Pending,
     })

@@ -40,7 +40,7 @@ pub(super) fn send(
         // Either way the channel closes, and the stream tells the caller what it has to.
         let _ = timeout(limits.total, pump(reading, &out, limits.stall)).await;
     });
-    stream::unfold(Sending::Header(header, content), Sending::next)
+    stream::unfold(Sending::Header(Box::new(header), content), Sending::next)
 }
 
 fn header(reading: &Reading) -> ReadRecordingHeader {
@@ -84,8 +84,9 @@ async fn put(outgoing: Outgoing, out: &mpsc::Sender<Outgoing>, stall: Duration) 
 }
 
 /// Where the stream to the caller is.
+#[allow(clippy::large_enum_variant)] // one a stream
 enum Sending {
-    Header(ReadRecordingResponse, mpsc::Receiver<Outgoing>),
+    Header(Box<ReadRecordingResponse>, mpsc::Receiver<Outgoing>),
     Content(mpsc::Receiver<Outgoing>),
     Over,
 }
@@ -93,7 +94,7 @@ enum Sending {
 impl Sending {
     async fn next(self) -> Option<(Result<ReadRecordingResponse, Status>, Self)> {
         match self {
-            Self::Header(header, content) => Some((Ok(header), Self::Content(content))),
+            Self::Header(header, content) => Some((Ok(*header), Self::Content(content))),
             Self::Content(mut content) => match content.recv().await {
                 Some(Outgoing::Content(chunk)) => {
                     Some((Ok(message(Payload::Chunk(chunk))), Self::Content(content)))

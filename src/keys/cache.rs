@@ -130,10 +130,18 @@ impl<K, V> fmt::Debug for Bounded<K, V> {
     }
 }
 
+/// What fills a page: a class of a tenant, in a month.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Filling {
+    tenant: TenantId,
+    class: String,
+    month: u32,
+}
+
 /// Slots reserved in durable batches and handed out from memory.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
-    open: Mutex<HashMap<(TenantId, String, u32), Arc<tokio::sync::Mutex<Lease>>>>,
+    open: Mutex<HashMap<Filling, Arc<tokio::sync::Mutex<Lease>>>>,
 }
 
 impl Leases {
@@ -145,7 +153,14 @@ impl Leases {
         if open.len() >= Self::MOST {
             open.retain(|_, lease| Arc::strong_count(lease) > 1);
         }
-        Arc::clone(open.entry((tenant.clone(), class.to_owned(), month)).or_default())
+        Arc::clone(
+            open.entry(Filling {
+                tenant: tenant.clone(),
+                class: class.to_owned(),
+                month,
+            })
+            .or_default(),
+        )
     }
 }
 

@@ -325,8 +325,8 @@ impl Ledger {
                 });
                 self.queue_own(Key::LogNext(self.log()), opened).await
             })
-            .await
-            .map(|()| ())
+            .await?;
+        Ok(())
     }
 
     async fn queue_own(&self, first: Key, body: Body) -> Result<(), LedgerError> {

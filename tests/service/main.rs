@@ -1,5 +1,8 @@
 //! The services over a real server on loopback: TLS, the dev PKI, a store in a directory.
 
+// Helpers are tests as well: what fails in them fails the test.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod harness;
 mod listing;
 mod reading;

@@ -5,6 +5,9 @@ use prost_types::FieldMask;
 
 use crate::harness::*;
 
+/// A change that makes something malformed, and the field at fault.
+type Case<'a, T> = (&'a dyn Fn(&mut T), &'a str);
+
 fn create(id: &str) -> CreateTenantRequest {
     CreateTenantRequest {
         tenant: Some(Tenant {
@@ -97,7 +100,7 @@ async fn a_repeated_creation_is_the_same_one() {
 async fn malformed_tenants_are_refused_by_their_field() {
     let world = World::start().await;
     let admin = world.client(Role::TenantAdmin).await;
-    let cases: [(&dyn Fn(&mut Tenant), &str); 6] = [
+    let cases: [Case<'_, Tenant>; 6] = [
         (&|t| t.tenant_id = "Acme/..".to_owned(), "tenant.tenant_id"),
         (&|t| t.display_name = "a\u{0}".to_owned(), "tenant.display_name"),
         (
@@ -139,7 +142,7 @@ async fn malformed_tenants_are_refused_by_their_field() {
 async fn malformed_retention_classes_are_refused_by_their_field() {
     let world = World::start().await;
     let admin = world.client(Role::TenantAdmin).await;
-    let cases: [(&dyn Fn(&mut RetentionClass), &str); 7] = [
+    let cases: [Case<'_, RetentionClass>; 7] = [
         (
             &|c| c.retention_class_id = String::new(),
             "retention_class.retention_class_id",

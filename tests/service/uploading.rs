@@ -14,6 +14,9 @@ use tonic::Code;
 
 use crate::harness::*;
 
+/// A change of a spec, the reason that it is refused for, and the field at fault.
+type Case<'a> = (&'a dyn Fn(&mut PutRecordingSpec), &'a str, &'a str);
+
 /// Sends these payloads as they are.
 async fn send(
     world: &World,
@@ -104,7 +107,7 @@ async fn what_was_expected_is_checked() {
         spec.expected_sha256 = sha256.as_ref().to_vec().into();
     });
     assert!(right.await.is_ok());
-    let cases: [(&dyn Fn(&mut PutRecordingSpec), _, _); 7] = [
+    let cases: [Case<'_>; 7] = [
         (
             &|s| s.expected_size_bytes = Some(8),
             "SIZE_MISMATCH",

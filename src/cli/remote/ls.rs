@@ -83,8 +83,8 @@ impl Ls {
         let identifier = self
             .tel
             .map(Identifier::Tel)
-            .or(self.mailto.map(Identifier::Mailto))
-            .or(self.subject_id.map(Identifier::ExternalSubjectId));
+            .or_else(|| self.mailto.map(Identifier::Mailto))
+            .or_else(|| self.subject_id.map(Identifier::ExternalSubjectId));
         let query = RecordQuery {
             kinds: self.kind,
             start_time_from: self.since,

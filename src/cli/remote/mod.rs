@@ -20,6 +20,7 @@ use super::{CliError, runtime};
 use crate::client::{Client, ClientFile};
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // there is one, for the length of the process
 pub(super) enum Command {
     /// Upload a recording
     Put(put::Put),
@@ -52,7 +53,7 @@ struct Remote {
     )]
     client: PathBuf,
     /// Identity of the client file to call as; every command has a sensible one
-    #[arg(long = "as", value_name = "ROLE", help_heading = "Connection")]
+    #[arg(id = "as", long, value_name = "ROLE", help_heading = "Connection")]
     role: Option<String>,
     /// Tenant; the client file's by default
     #[arg(long, value_name = "ID", help_heading = "Connection")]

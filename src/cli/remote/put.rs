@@ -171,7 +171,7 @@ impl Source {
                 path.display()
             )));
         }
-        let size = (about.is_file() && path != Path::new("-")).then(|| about.len());
+        let size = (about.is_file() && path != Path::new("-")).then_some(about.len());
         Ok(Self {
             path: path.to_owned(),
             file,

@@ -7,7 +7,6 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use tonic::Code;
 
 use super::{
     content,
@@ -17,7 +16,7 @@ use super::{
 use crate::{
     app::{DEV_TENANT, Instance, Mode, Offline},
     cli::{CliError, terminal},
-    client::{Client, ClientFile},
+    client::{Client, ClientFile, Code},
     config::Config,
     domain::clock::{Clock, SystemClock},
     proto::v1::{

@@ -1,0 +1,8 @@
+//! The real binary, as people and scripts run it.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // tests say what went wrong by panicking
+
+mod commands;
+mod crash;
+mod support;
+mod vault;
