@@ -28,29 +28,37 @@ pub struct Orphans {
 
 impl Vault {
     /// Indexes and logs every authentic blob that has no row. Runs after a replay, before the orphan task may.
+    ///
+    /// The newest goes first: of several tries of one call, or under one external id, each but the last was known to have
+    /// failed when the next began, so that only the last can have been acknowledged.
     pub(super) async fn adopt_unlogged(&self, replayed: &mut Replayed) -> Result<(), OpenError> {
+        let unlogged = self.unlogged(&replayed.broken).await?;
+        for object in unlogged.into_iter().rev() {
+            match self.adopt(&object).await {
+                Ok(records) => replayed.adopted += records,
+                Err(error) if matches!(error.kind, Kind::Corrupt | Kind::AlreadyExists | Kind::NotFound) => {
+                    tracing::warn!(object = %object.key, reason = error.reason, "a blob without a leaf is not adopted");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.settle().await?)
+    }
+
+    /// Blobs that have no row, a tenant's in the order in which they were begun: a second's worth, and orphans.
+    async fn unlogged(&self, broken: &[String]) -> Result<Vec<ObjectInfo>, Error> {
+        let mut unlogged = Vec::new();
         let mut next = None;
         loop {
             let page = self.store.list(BLOBS, false, next.as_deref(), PAGE).await?;
             for object in page.objects {
-                if self.is_known(&object.key).await?
-                    || replayed.broken.iter().any(|b| b == object.key.as_str())
-                {
-                    continue;
-                }
-                match self.adopt(&object).await {
-                    Ok(records) => replayed.adopted += records,
-                    Err(error)
-                        if matches!(error.kind, Kind::Corrupt | Kind::AlreadyExists | Kind::NotFound) =>
-                    {
-                        tracing::warn!(object = %object.key, reason = error.reason, "a blob without a leaf is not adopted");
-                    }
-                    Err(error) => return Err(error.into()),
+                if !self.is_known(&object.key).await? && !broken.iter().any(|b| b == object.key.as_str()) {
+                    unlogged.push(object);
                 }
             }
             match page.next {
                 Some(token) => next = Some(token),
-                None => return Ok(self.settle().await?),
+                None => return Ok(unlogged),
             }
         }
     }

@@ -366,6 +366,33 @@ async fn a_request_that_was_answered_by_another_try_never_has_two_records() {
     assert_eq!(report.findings.len(), 1, "the other try is an orphan: {report:?}");
 }
 
+/// Two tries of one call, neither logged: only the later one can have been acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_tries_that_no_log_names_the_acknowledged_one_is_adopted() {
+    let (_dir, mut world, t) = world(Engine::Sled).await;
+    let body = content(1, 5_000);
+    let mut named = a_call(&t);
+    named.draft.descriptor.external_id = Some("call-1".parse().unwrap());
+    let mut acknowledged = BTreeSet::new();
+    for call in [named, requested(&t, "r")] {
+        put_in_vain(&world, call.clone(), &body).await;
+        world.clock.advance(1_000_000);
+        world
+            .faults
+            .on_all()
+            .below("log/")
+            .always()
+            .fail_before(Failure::Unavailable);
+        acknowledged.insert(put(world.vault(), call, &body).await.unwrap().id);
+    }
+    world.crash().await;
+    world.faults.clear();
+    world.lose_index().await.unwrap();
+    world.open().await.unwrap();
+    let found: BTreeSet<_> = everything(world.vault(), &t).await.iter().map(|r| r.id).collect();
+    assert_eq!(found, acknowledged);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_id_used_again_after_its_life_finds_the_latest_after_a_rebuild() {
     let (_dir, mut world, t) = world(Engine::Sled).await;
