@@ -314,8 +314,10 @@ impl RecordService for Bare {
         };
         let first = message(read_recording_response::Payload::Header(header));
         let chunk = Bytes::from(vec![7; READ_CHUNK]);
-        let chunks = (0..length / READ_CHUNK as i64)
-            .map(move |_| message(read_recording_response::Payload::Chunk(chunk.clone())));
+        let chunks = (0..length as usize).step_by(READ_CHUNK).map(move |at| {
+            let chunk = chunk.slice(..READ_CHUNK.min(length as usize - at));
+            message(read_recording_response::Payload::Chunk(chunk))
+        });
         Ok(Response::new(Box::pin(stream::iter(
             std::iter::once(first).chain(chunks),
         ))))

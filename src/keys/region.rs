@@ -25,6 +25,7 @@ pub struct RegionKeys {
     page_key: Secret<32>,
     signing: SigningKey,
     row_mac: RowMacKey,
+    manifest_sha256: [u8; 32],
 }
 
 impl RegionKeys {
@@ -36,6 +37,7 @@ impl RegionKeys {
         realm: &Realm,
         epoch: u64,
         key: &EpochKey,
+        manifest_sha256: &[u8; 32],
         now: Timestamp,
         rng: &dyn Rng,
     ) -> Result<(Self, Vec<u8>), KeyError> {
@@ -50,6 +52,7 @@ impl RegionKeys {
                     created_micros: now.micros(),
                 }],
                 row_mac_key: row_mac.expose().to_vec().into(),
+                manifest_sha256: manifest_sha256.to_vec().into(),
             }
             .encode_to_vec(),
         );
@@ -62,6 +65,7 @@ impl RegionKeys {
                 page_key: kdf::region_page_key(key),
                 signing,
                 row_mac,
+                manifest_sha256: *manifest_sha256,
             },
             sealed,
         ))
@@ -86,6 +90,7 @@ impl RegionKeys {
             page_key: kdf::region_page_key(key),
             signing,
             row_mac,
+            manifest_sha256: keyring.manifest_sha256[..].try_into().map_err(|_| corrupt())?,
         })
     }
 
@@ -97,6 +102,11 @@ impl RegionKeys {
     /// What signs checkpoints.
     pub fn signing(&self) -> &SigningKey {
         &self.signing
+    }
+
+    /// SHA-256 of the bucket's manifest: the keyring is what vouches for it.
+    pub fn manifest_sha256(&self) -> &[u8; 32] {
+        &self.manifest_sha256
     }
 
     /// What authenticates index rows and page tokens.

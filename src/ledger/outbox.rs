@@ -174,6 +174,11 @@ impl Ledger {
         }
     }
 
+    /// Number of its leaves in the bucket.
+    pub fn shipped(&self) -> u64 {
+        *self.shipped.borrow()
+    }
+
     /// Applies a change and queues its leaves, all or nothing, and waits as `until` says.
     ///
     /// Cancel safe: the change may or may not be applied; if it is, its leaves are shipped.

@@ -97,12 +97,17 @@ impl Vault {
         Ok(())
     }
 
-    /// Whether the index names this blob, by its first record.
-    async fn is_known(&self, object: &ObjectKey) -> Result<bool, Error> {
+    /// Whether the row of its first record names this very blob: a copy under another name is nobody's.
+    pub(super) async fn is_known(&self, object: &ObjectKey) -> Result<bool, Error> {
         let Some((tenant, first)) = format::parse_object_key(object) else {
             return Ok(false);
         };
-        Ok(self.index.get(&Key::Record(tenant, first)).await?.is_some())
+        let Some(value) = self.index.get(&Key::Record(tenant.clone(), first)).await? else {
+            return Ok(false);
+        };
+        // A row that does not authenticate is for the scrub to report; until then its blob stays where it is.
+        let located = self.parse_row(&tenant, &first, value);
+        Ok(located.is_err() || located.is_ok_and(|l| l.row.object_key == object.as_str()))
     }
 
     /// Moves blobs that are older than an upload may live and that nothing names to quarantine, and aborts uploads of that age.

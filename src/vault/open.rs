@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use prost::Message;
+use ring::digest;
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
@@ -42,7 +43,7 @@ use super::{
     rows::RowCodec,
 };
 
-const MANIFEST: &str = "vault/manifest";
+pub(super) const MANIFEST: &str = "vault/manifest";
 const FORMAT_VERSION: u32 = 1;
 /// The vault that an index belongs to.
 const META_VAULT: &str = "vault";
@@ -182,7 +183,7 @@ impl Vault {
             rng,
         };
         let anchor = parts.provider.anchor().await?;
-        let id = find_or_make(&parts, &settings, anchor.as_ref()).await?;
+        let (id, manifest) = find_or_make(&parts, &settings, anchor.as_ref()).await?;
         let realm = Realm {
             vault: id,
             region: settings.region.clone(),
@@ -195,7 +196,10 @@ impl Vault {
         let in_bucket = read_heads(&parts, id, &found).await?;
         check_anchor(anchor.as_ref(), &in_bucket).await?;
         let term = next_term(&parts, settings.node, &found).await?;
-        let (region, genesis) = open_epoch(&parts, &realm, &in_bucket).await?;
+        let (region, genesis) = open_epoch(&parts, &realm, &manifest, &in_bucket).await?;
+        if *region.manifest_sha256() != manifest {
+            return Err(OpenError::Manifest);
+        }
         for log in in_bucket.values() {
             log.verify_signature(region.signing().public_key())?;
         }
@@ -362,12 +366,12 @@ fn assemble(
     })
 }
 
-/// The vault that bucket and index hold; a new one if both are empty and the root remembers none.
+/// The vault that bucket and index hold, and its manifest's SHA-256; a new one if both are empty and the root remembers none.
 async fn find_or_make(
     parts: &Parts,
     settings: &VaultSettings,
     anchor: Option<&Anchor>,
-) -> Result<VaultId, OpenError> {
+) -> Result<(VaultId, [u8; 32]), OpenError> {
     let key = ObjectKey::parse(MANIFEST)?;
     let indexed = parts.index.get(&Key::Meta(META_VAULT)).await?;
     let manifest = match parts.store.get(&key, ByteRange::Full).await {
@@ -378,6 +382,7 @@ async fn find_or_make(
         Err(StoreError::NotFound) => make_manifest(parts, settings, &key).await?,
         Err(error) => return Err(error.into()),
     };
+    let sha256 = manifest_sha256(&manifest);
     let manifest = VaultManifest::decode(manifest).map_err(|_| OpenError::Manifest)?;
     if manifest.format_version != FORMAT_VERSION {
         return Err(OpenError::Manifest);
@@ -403,7 +408,14 @@ async fn find_or_make(
                 .await?;
         }
     }
-    Ok(id)
+    Ok((id, sha256))
+}
+
+/// What the region's keyring vouches for the manifest by.
+pub(super) fn manifest_sha256(manifest: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, manifest).as_ref());
+    out
 }
 
 async fn make_manifest(
@@ -512,6 +524,7 @@ async fn next_term(parts: &Parts, node: u32, in_bucket: &[LogId]) -> Result<u64,
 async fn open_epoch(
     parts: &Parts,
     realm: &Realm,
+    manifest: &[u8; 32],
     in_bucket: &BTreeMap<LogId, LogReader>,
 ) -> Result<(Arc<RegionKeys>, Option<RootEpochCreated>), OpenError> {
     let scan = Scan {
@@ -544,7 +557,8 @@ async fn open_epoch(
     };
     let grant = parts.provider.create_epoch(label).await?;
     let key = parts.provider.unwrap(label, &grant).await?;
-    let (region, sealed_keyring) = RegionKeys::create(realm, 1, &key, parts.clock.now(), &*parts.rng)?;
+    let (region, sealed_keyring) =
+        RegionKeys::create(realm, 1, &key, manifest, parts.clock.now(), &*parts.rng)?;
     let created = RootEpochCreated {
         epoch: 1,
         provider: parts.provider.kind().to_owned(),

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    blob::{
-        format,
-        store::{ByteRange, ObjectKey},
-    },
+    blob::store::{ByteRange, ObjectKey},
     crypto::{
         context,
         kdf::DekKeys,
@@ -26,7 +23,11 @@ use crate::{
 
 use bytes::BytesMut;
 
-use super::{Error, Kind, Vault, record::Located};
+use super::{
+    Error, Kind, Vault,
+    open::{MANIFEST, manifest_sha256},
+    record::Located,
+};
 
 const PAGE: usize = 256;
 
@@ -86,6 +87,8 @@ impl Vault {
     /// What keeps it from looking: store or index unavailable. What it finds wrong is in the report.
     pub async fn verify(self: &Arc<Self>) -> Result<Report, Error> {
         let mut report = Report::default();
+        let outcome = self.verify_manifest().await;
+        report.check(MANIFEST, outcome)?;
         let mut named = self.verify_logs(&mut report).await?;
         let mut after = None;
         loop {
@@ -115,23 +118,59 @@ impl Vault {
         Ok(report)
     }
 
+    async fn verify_manifest(&self) -> Result<(), Error> {
+        let object = self
+            .store
+            .get(&ObjectKey::parse(MANIFEST)?, ByteRange::Full)
+            .await?;
+        if manifest_sha256(&object.bytes) == *self.keys.region().manifest_sha256() {
+            Ok(())
+        } else {
+            Err(Error::corrupt("manifest"))
+        }
+    }
+
     /// Verifies every state log and returns the put leaves by object.
     async fn verify_logs(&self, report: &mut Report) -> Result<BTreeMap<String, RecordsPut>, Error> {
         let mut named = BTreeMap::new();
+        let mut found = BTreeMap::new();
         for log in logs(&*self.store, LogKind::State).await? {
+            found.insert(log, 0);
+        }
+        for (log, row) in self.known_logs().await? {
+            found.insert(log, self.expected_size(log, row.closed).await?);
+        }
+        for (log, expected) in found {
             report.logs += 1;
             let origin = LogName {
                 vault: self.realm.vault,
                 log,
             }
             .origin();
-            let outcome = self.verify_log(log, &mut named).await;
+            let outcome = self.verify_log(log, expected, &mut named).await;
             report.leaves += report.check(origin, outcome)?.unwrap_or(0);
         }
         Ok(named)
     }
 
-    async fn verify_log(&self, log: LogId, named: &mut BTreeMap<String, RecordsPut>) -> Result<u64, Error> {
+    /// Leaves that a log is known to have in the bucket: an older checkpoint is a true statement of its past.
+    async fn expected_size(&self, log: LogId, closed: bool) -> Result<u64, Error> {
+        if log == self.ledger.log() {
+            return Ok(self.ledger.shipped());
+        }
+        let next = self.index.get(&Key::LogNext(log)).await?.filter(|_| closed);
+        let next = next.map(|bytes| bytes.try_into().map(u64::from_be_bytes));
+        next.transpose()
+            .map(Option::unwrap_or_default)
+            .map_err(|_| Error::corrupt("index row"))
+    }
+
+    async fn verify_log(
+        &self,
+        log: LogId,
+        expected: u64,
+        named: &mut BTreeMap<String, RecordsPut>,
+    ) -> Result<u64, Error> {
         let name = LogName {
             vault: self.realm.vault,
             log,
@@ -139,12 +178,16 @@ impl Vault {
         let key = self.keys.region().signing().public_key();
         let reader = LogReader::open(Arc::clone(&self.store), name, Some(key)).await?;
         let Some(reader) = reader else {
-            // Whoever began it died before its first checkpoint, or the checkpoint was removed: the index knows.
-            return match self.index.get(&Key::LogNext(log)).await? {
-                None => Ok(0),
-                Some(_) => Err(Error::corrupt("state log")),
+            // It never had a leaf, or whoever began it died before its first checkpoint, or the checkpoint was removed.
+            return if expected == 0 {
+                Ok(0)
+            } else {
+                Err(Error::corrupt("state log"))
             };
         };
+        if reader.head().size < expected {
+            return Err(Error::corrupt("state log is older than the index"));
+        }
         reader.verify().await?;
         let mut position = 0;
         loop {
@@ -279,11 +322,7 @@ impl Vault {
             let page = self.store.list("blobs/", false, next.as_deref(), 1_000).await?;
             for object in page.objects {
                 report.blobs += 1;
-                let known = match format::parse_object_key(&object.key) {
-                    Some((tenant, first)) => self.index.get(&Key::Record(tenant, first)).await?.is_some(),
-                    None => false,
-                };
-                if !known {
+                if !self.is_known(&object.key).await? {
                     report.found(
                         &object.key,
                         "no record names this blob: an orphan, or an upload under way",

@@ -12,8 +12,6 @@ use callvault::blob::store::{
     StoreError, UploadId,
 };
 
-type Parts = BTreeMap<u32, Bytes>;
-
 /// Clones are the same bucket.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bucket(Arc<Mutex<State>>);
@@ -21,7 +19,7 @@ pub(crate) struct Bucket(Arc<Mutex<State>>);
 #[derive(Clone, Debug, Default)]
 struct State {
     objects: BTreeMap<String, Bytes>,
-    uploads: BTreeMap<String, (ObjectKey, Parts)>,
+    uploads: BTreeMap<String, (ObjectKey, BTreeMap<u32, Bytes>)>,
     begun: u64,
 }
 
@@ -66,7 +64,7 @@ impl BlobStore for Bucket {
         let mut state = self.state();
         state.begun += 1;
         let id = state.begun.to_string();
-        state.uploads.insert(id.clone(), (key.clone(), Parts::new()));
+        state.uploads.insert(id.clone(), (key.clone(), BTreeMap::new()));
         Ok(UploadId(id))
     }
 

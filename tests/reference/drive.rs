@@ -581,7 +581,7 @@ impl Drive {
         let got = patient(weather, call).await;
         let expected = match self.model.put(&upload) {
             Err(refused) => Err(refused),
-            Ok(Outcome::Repeated(record)) => Ok(record),
+            Ok(Outcome::Repeated(record)) => Ok(*record),
             Ok(Outcome::New(kind, descriptor)) => {
                 if let Some(Ok(record)) = &got {
                     Ok(next.accept(&upload, record.id, kind, *descriptor, &record.region))
@@ -754,7 +754,7 @@ impl Drive {
             };
             if let Ok(Outcome::Repeated(record)) = self.model.put(&again) {
                 let got = put_in(self.vault(), again.spec, &again.content, 77_777, again.closing).await;
-                assert_eq!(got.unwrap(), record);
+                assert_eq!(got.unwrap(), *record);
             }
         }
     }

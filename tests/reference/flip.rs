@@ -217,7 +217,6 @@ fn thorough() -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_flipped_byte_of_a_small_vault_is_noticed_and_never_other_data() {
     let (glass, t, before) = small().await;
-    let objects = glass.bucket.objects();
     // Serving: the vault is open while its bucket is changed under it.
     let opened = glass.open().await.unwrap();
     let all = glass.bucket.objects();
@@ -246,7 +245,7 @@ async fn every_flipped_byte_of_a_small_vault_is_noticed_and_never_other_data() {
     );
     // Rebuilding, from every eleventh byte or from every one.
     let step = if thorough() { 1 } else { 11 };
-    for (key, body) in objects.iter().filter(|(key, _)| !unread(key, &objects)) {
+    for (key, body) in all.iter().filter(|(key, _)| !unread(key, &all)) {
         for at in (0..body.len()).step_by(step) {
             let mut changed = body.to_vec();
             changed[at] ^= 1 << (at % 8);
@@ -323,7 +322,7 @@ async fn swapped_and_moved_blobs_and_footers_are_noticed() {
     let moved = a.replace("/01/01/", "/01/02/");
     let elsewhere = a.replace("/acme/", "/other/");
     assert_ne!((&moved, &elsewhere), (a, a));
-    let mut cases: Vec<(&str, Vec<(&str, Option<Vec<u8>>)>)> = vec![
+    let mut cases = vec![
         (
             "swapped",
             vec![(a, Some(of_b.to_vec())), (b, Some(of_a.to_vec()))],
@@ -402,6 +401,35 @@ async fn an_older_checkpoint_or_bucket_is_refused_by_the_anchor() {
         }
     }
     assert_eq!(replayed, 1);
+    // Of a log that is closed, and while the vault serves: the scrub knows how long each log was.
+    let opened = glass.open().await.unwrap();
+    put(
+        &opened.vault,
+        spec(&t, descriptor("z", "+5215512345678")),
+        &content(5, 10),
+    )
+    .await
+    .unwrap();
+    no_findings(&opened.vault).await;
+    for (key, older) in checkpoints(&middle) {
+        let now = glass.bucket.objects();
+        if now[&key] == older {
+            continue;
+        }
+        glass.bucket.set(&key, older);
+        assert!(!opened.vault.verify().await.unwrap().findings.is_empty(), "{key}");
+        glass.bucket.set(&key, now[&key].clone());
+        let log = key.trim_end_matches("checkpoint").to_owned();
+        for gone in now.keys().filter(|k| k.starts_with(&log)) {
+            glass.bucket.remove(gone);
+        }
+        assert!(!opened.vault.verify().await.unwrap().findings.is_empty(), "{log}");
+        for (back, body) in now.into_iter().filter(|(k, _)| k.starts_with(&log)) {
+            glass.bucket.set(&back, body);
+        }
+    }
+    no_findings(&opened.vault).await;
+    opened.close().await;
     for older in [old, middle] {
         for index in [glass.index.snapshot(), MemoryIndex::new()] {
             let outcome = glass.copy(older.snapshot(), index).open().await.map(drop);
@@ -533,6 +561,54 @@ async fn segments_and_extents_keep_their_places() {
     glass.bucket.set(&key, blob.clone());
     no_findings(vault).await;
     opened.close().await;
+}
+
+/// No leaf vouches for such a blob: its sealed descriptor alone does, and it vouches for every field of the footer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unlogged_blob_is_adopted_only_as_it_was_written() {
+    let glass = Glass::new(1);
+    let opened = glass.open().await.unwrap();
+    let t = make_tenant(&opened.vault, "acme").await;
+    // The page's leaf is shipped, the put's is not.
+    put(
+        &opened.vault,
+        spec(&t, descriptor("a", "+5215512345678")),
+        &content(0, 10),
+    )
+    .await
+    .unwrap();
+    opened.vault.settle().await.unwrap();
+    let unlogged = glass.copy(glass.bucket.snapshot(), MemoryIndex::new());
+    let mut requested = spec(&t, descriptor("a", "+5215512345678"));
+    requested.request = Some("r".parse().unwrap());
+    let record = put(&opened.vault, requested, &content(1, 20)).await.unwrap();
+    opened.crash().await;
+    let objects = glass.bucket.objects();
+    let (key, blob) = objects
+        .iter()
+        .find(|(k, _)| k.ends_with(&record.id.to_string()))
+        .unwrap();
+    let footer = u32::from_be_bytes(blob[blob.len() - 12..blob.len() - 8].try_into().unwrap()) as usize;
+    let start = blob.len() - 12 - footer;
+    let adopted = async |blob: Vec<u8>| {
+        let bucket = unlogged.bucket.snapshot();
+        bucket.set(key, blob);
+        let copy = unlogged.copy(bucket, MemoryIndex::new());
+        let opened = copy.open().await.unwrap();
+        let adopted = opened.replayed.as_ref().unwrap().adopted;
+        let found = opened.vault.record(&t, &Name::Id(record.id), LAWFUL).await;
+        assert_eq!(found.is_ok(), adopted == 1);
+        opened.crash().await;
+        adopted
+    };
+    assert_eq!(adopted(blob.to_vec()).await, 1);
+    for at in start..start + footer {
+        let mut changed = blob.to_vec();
+        changed[at] ^= 1 << (at % 8);
+        let sum = crc32c::crc32c(&changed[start..blob.len() - 8]);
+        changed[blob.len() - 8..blob.len() - 4].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(adopted(changed).await, 0, "byte {} of the footer", at - start);
+    }
 }
 
 /// Rows whose values carry no MAC, and what a change of them can do.

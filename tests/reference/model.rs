@@ -200,8 +200,14 @@ impl Model {
         if have.classes.contains_key(&class.id) {
             return Err((Kind::AlreadyExists, "RETENTION_CLASS_EXISTS"));
         }
+        let effective = if class.effective == Timestamp(0) {
+            now
+        } else {
+            class.effective
+        };
         let class = RetentionClass {
             created: now,
+            effective,
             ..class
         };
         have.classes.insert(class.id.clone(), class.clone());
@@ -223,7 +229,7 @@ impl Model {
             if seen.asked != upload.asked() {
                 return Err(REUSED);
             }
-            return Ok(Outcome::Repeated(have.records[&record].0.clone()));
+            return Ok(Outcome::Repeated(Box::new(have.records[&record].0.clone())));
         }
         let mut described = spec.draft.descriptor.clone();
         if !spec.draft.has_retention_class {
@@ -394,7 +400,7 @@ impl Model {
 /// What becomes of a put that is not refused.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Repeated(Record),
+    Repeated(Box<Record>),
     New(RecordKind, Box<Descriptor>),
 }
 

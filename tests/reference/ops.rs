@@ -559,7 +559,7 @@ impl Person {
             mailto: self.mail.map(|n| MAILS[usize::from(n)].parse().unwrap()),
             name: Some(hostile(self.name).parse().unwrap()),
             external_subject_id: self.id.map(|n| hostile(n + 1).parse().unwrap()),
-            agent_id: self.agent.map(|n| agent(n)),
+            agent_id: self.agent.map(agent),
             team: None,
         }
     }

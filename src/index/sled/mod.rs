@@ -4,7 +4,7 @@
 //! sled removes stays in its file until overwritten; that is what keys are for.
 //!
 //! Reads go to tokio's blocking threads (a page that is not in the cache is read from the file); writes go to two threads of
-//! our own ([`writer`]).
+//! our own (`writer`).
 
 #[cfg(test)]
 mod damage;
