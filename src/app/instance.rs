@@ -45,6 +45,11 @@ impl Instance {
     /// # Errors
     /// [`AppError`] says what does not fit and what to do; nothing is served then.
     pub async fn start(config: &Config, mode: Mode) -> Result<Self, AppError> {
+        if mode == Mode::Configured {
+            // Before a vault is made: a wrong path in the configuration must not leave one behind.
+            ServerTls::load(config.tls()?)?;
+            config.identities()?;
+        }
         let metrics = telemetry::collect_metrics()?;
         let how = How {
             may_make: true,
@@ -183,5 +188,25 @@ impl Access {
             identify: Arc::new(identify),
             pki,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn certificates_that_cannot_be_read_leave_no_vault_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::dev(&dir.path().join("data"), ([127, 0, 0, 1], 0).into()).unwrap();
+        let nowhere = dir.path().join("nowhere.pem");
+        config.tls = Some(crate::config::Tls {
+            certificate: nowhere.clone(),
+            key: nowhere.clone(),
+            client_ca: nowhere,
+        });
+        let refused = Instance::start(&config, Mode::Configured).await.unwrap_err();
+        assert!(matches!(refused, AppError::Tls(_)), "{refused}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

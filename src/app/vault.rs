@@ -125,15 +125,28 @@ impl OpenVault {
 async fn check_root(store: &LocalStore, config: &Config, how: How) -> Result<(), AppError> {
     let manifest = ObjectKey::parse(MANIFEST)?;
     match store.head(&manifest).await {
-        Ok(_) if is_empty(&config.root) => Err(AppError::NoRoot {
-            root: config.root.clone(),
-        }),
+        // Its making was cut short before its first key: nothing was ever sealed in it, so it may be made.
+        Ok(_) if is_empty(&config.root) && !(how.may_make && holds_nothing(store).await?) => {
+            Err(AppError::NoRoot {
+                root: config.root.clone(),
+            })
+        }
         Err(StoreError::NotFound) if !how.may_make => Err(AppError::NoVault {
             data: config.data.clone(),
         }),
         Ok(_) | Err(StoreError::NotFound) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// No leaf, payload or blob was ever written.
+async fn holds_nothing(store: &LocalStore) -> Result<bool, StoreError> {
+    for sealed in ["log/", "payloads/", "blobs/", "quarantine/"] {
+        if !store.list(sealed, false, None, 1).await?.objects.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// No epoch lies in the root.
@@ -155,5 +168,36 @@ fn is_damaged_index(error: &AppError) -> bool {
             .and_then(|source| source.downcast_ref())
             .is_some_and(corrupt),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAKE: How = How {
+        may_make: true,
+        rebuild: false,
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_vault_whose_making_was_cut_short_before_its_first_key_is_made_by_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::dev(&dir.path().join("data"), ([127, 0, 0, 1], 0).into()).unwrap();
+        OpenVault::open(&config, MAKE).await.unwrap().close().await;
+        for key in fs::read_dir(&config.root).unwrap() {
+            fs::remove_file(key.unwrap().path()).unwrap();
+        }
+        fs::remove_dir_all(config.data.join("index")).unwrap();
+        let refused = OpenVault::open(&config, MAKE).await.unwrap_err();
+        assert!(matches!(refused, AppError::NoRoot { .. }), "something is sealed");
+        let Store::Local(bucket) = &config.store;
+        fs::remove_dir_all(bucket.join("objects/log")).unwrap();
+        let refused = OpenVault::open(&config, How::default()).await.unwrap_err();
+        assert!(
+            matches!(refused, AppError::NoRoot { .. }),
+            "a scrub makes nothing"
+        );
+        OpenVault::open(&config, MAKE).await.unwrap().close().await;
     }
 }

@@ -129,6 +129,9 @@ impl From<KeyError> for Error {
                 "the root provider failed; tell the vault's operator",
             )
             .because(error),
+            KeyError::Store(KeyStoreError::Unavailable(cause)) if is_full(&**cause) => {
+                Self::new(Kind::Exhausted, "INDEX_FULL", "the index has no room").because(error)
+            }
             KeyError::Store(KeyStoreError::Unavailable(_)) => Self::new(
                 Kind::Unavailable,
                 "KEYS_UNAVAILABLE",
@@ -138,6 +141,15 @@ impl From<KeyError> for Error {
             KeyError::Rng(_) => RngFailed.into(),
         }
     }
+}
+
+/// Whether an index without room is what keeps keys from being written.
+fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let index = match cause.downcast_ref() {
+        Some(LedgerError::Index(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    };
+    matches!(index, Some(IndexError::Full))
 }
 
 impl From<RngFailed> for Error {
@@ -170,5 +182,29 @@ impl From<MalformedFooter> for Error {
             source: Some(Box::new(error)),
             ..Self::corrupt("footer")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_without_room_is_told_as_such_whoever_meets_it() {
+        let unavailable = |cause: Box<dyn std::error::Error + Send + Sync>| {
+            Error::from(KeyError::Store(KeyStoreError::Unavailable(cause)))
+        };
+        for error in [
+            Error::from(IndexError::Full),
+            unavailable(Box::new(IndexError::Full)),
+            unavailable(Box::new(LedgerError::Index(IndexError::Full))),
+        ] {
+            assert_eq!((error.kind, error.reason), (Kind::Exhausted, "INDEX_FULL"));
+        }
+        let error = unavailable(Box::new(LedgerError::NotShipped));
+        assert_eq!(
+            (error.kind, error.reason),
+            (Kind::Unavailable, "KEYS_UNAVAILABLE")
+        );
     }
 }

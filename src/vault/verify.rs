@@ -18,15 +18,16 @@ use crate::{
         leaf,
         log::{LogName, LogReader, logs},
     },
-    proto::storage::{RecordsPut, state_leaf::Body},
+    proto::storage::{RecordsPut, SealedPayload, StateLeaf, state_leaf::Body},
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::{
     Error, Kind, Vault,
     open::{MANIFEST, manifest_sha256},
-    record::Located,
+    record::{Located, Name},
+    terms::{self, Terms},
 };
 
 const PAGE: usize = 256;
@@ -81,7 +82,7 @@ impl Report {
 }
 
 impl Vault {
-    /// Reads everything and reports what does not agree or authenticate. Bounded memory apart from the put leaves' names.
+    /// Reads everything and reports what does not agree or authenticate. Bounded memory apart from the names in leaves.
     ///
     /// # Errors
     /// What keeps it from looking: store or index unavailable. What it finds wrong is in the report.
@@ -89,7 +90,7 @@ impl Vault {
         let mut report = Report::default();
         let outcome = self.verify_manifest().await;
         report.check(MANIFEST, outcome)?;
-        let mut named = self.verify_logs(&mut report).await?;
+        let mut logged = self.verify_logs(&mut report).await?;
         let mut after = None;
         loop {
             let scan = Scan {
@@ -105,13 +106,13 @@ impl Vault {
             for row in rows {
                 let Key::Tenant(tenant) = row.key else { continue };
                 report.tenants += 1;
-                let outcome = self.tenant(&tenant).await;
+                let outcome = self.verify_settings(&tenant, &logged).await;
                 report.check(&tenant, outcome)?;
-                self.verify_tenant(&tenant, &mut named, &mut report).await?;
+                self.verify_tenant(&tenant, &mut logged, &mut report).await?;
             }
             after = Some(last);
         }
-        for object in named.into_keys() {
+        for object in logged.puts.into_keys() {
             report.found(object, "a leaf names this blob, but no row does");
         }
         self.verify_blobs(&mut report).await?;
@@ -130,9 +131,9 @@ impl Vault {
         }
     }
 
-    /// Verifies every state log and returns the put leaves by object.
-    async fn verify_logs(&self, report: &mut Report) -> Result<BTreeMap<String, RecordsPut>, Error> {
-        let mut named = BTreeMap::new();
+    /// Verifies every state log and returns what rows must agree with.
+    async fn verify_logs(&self, report: &mut Report) -> Result<Logged, Error> {
+        let mut logged = Logged::default();
         let mut found = BTreeMap::new();
         for log in logs(&*self.store, LogKind::State).await? {
             found.insert(log, 0);
@@ -147,10 +148,10 @@ impl Vault {
                 log,
             }
             .origin();
-            let outcome = self.verify_log(log, expected, &mut named).await;
+            let outcome = self.verify_log(log, expected, &mut logged).await;
             report.leaves += report.check(origin, outcome)?.unwrap_or(0);
         }
-        Ok(named)
+        Ok(logged)
     }
 
     /// Leaves that a log is known to have in the bucket: an older checkpoint is a true statement of its past.
@@ -165,12 +166,7 @@ impl Vault {
             .map_err(|_| Error::corrupt("index row"))
     }
 
-    async fn verify_log(
-        &self,
-        log: LogId,
-        expected: u64,
-        named: &mut BTreeMap<String, RecordsPut>,
-    ) -> Result<u64, Error> {
+    async fn verify_log(&self, log: LogId, expected: u64, logged: &mut Logged) -> Result<u64, Error> {
         let name = LogName {
             vault: self.realm.vault,
             log,
@@ -198,24 +194,17 @@ impl Vault {
             position += entries.len() as u64;
             for entry in &entries {
                 let leaf = leaf::parse(entry).map_err(|e| Error::corrupt("leaf").because(e))?;
-                match leaf.body {
-                    Some(Body::RecordsPut(put)) => {
-                        named.insert(put.object_key.clone(), put);
-                    }
-                    Some(Body::RecordUpdated(body)) => {
-                        let payload = body.descriptor.ok_or_else(|| Error::corrupt("leaf"))?;
-                        self.read_payload(&payload).await?;
-                    }
-                    Some(Body::TenantCreated(body)) => {
-                        self.read_payload(&body.settings.ok_or_else(|| Error::corrupt("leaf"))?)
-                            .await?;
-                    }
-                    Some(Body::TenantUpdated(body)) => {
-                        self.read_payload(&body.settings.ok_or_else(|| Error::corrupt("leaf"))?)
-                            .await?;
-                    }
-                    _ => {}
+                let payload = match &leaf.body {
+                    Some(Body::RecordUpdated(body)) => Some(body.descriptor.as_ref()),
+                    Some(Body::TenantCreated(body)) => Some(body.settings.as_ref()),
+                    Some(Body::TenantUpdated(body)) => Some(body.settings.as_ref()),
+                    _ => None,
+                };
+                if let Some(payload) = payload {
+                    self.read_payload(payload.ok_or_else(|| Error::corrupt("leaf"))?)
+                        .await?;
                 }
+                logged.take(leaf);
             }
         }
     }
@@ -223,7 +212,7 @@ impl Vault {
     async fn verify_tenant(
         self: &Arc<Self>,
         tenant: &TenantId,
-        named: &mut BTreeMap<String, RecordsPut>,
+        logged: &mut Logged,
         report: &mut Report,
     ) -> Result<(), Error> {
         let mut after = None;
@@ -240,7 +229,7 @@ impl Vault {
             };
             for row in rows {
                 let Key::Record(_, id) = row.key else { continue };
-                let outcome = self.verify_record(tenant, &id, row.value, named).await;
+                let outcome = self.verify_record(tenant, &id, row.value, logged).await;
                 if let Some(record) = report.check(id, outcome)? {
                     report.records += 1;
                     report.bytes += record.size;
@@ -255,14 +244,20 @@ impl Vault {
         tenant: &TenantId,
         id: &RecordId,
         value: Vec<u8>,
-        named: &mut BTreeMap<String, RecordsPut>,
+        logged: &mut Logged,
     ) -> Result<Record, Error> {
         let located = self.parse_row(tenant, id, value)?;
         let (record, keys) = self.open_record(&located).await?;
         let object = ObjectKey::parse(&located.row.object_key)?;
-        let leaf = named
+        let leaf = logged
+            .puts
             .remove(object.as_str())
             .ok_or_else(|| Error::corrupt("no leaf names its blob"))?;
+        let version = logged.versions.get(&id.as_bytes()[..]).copied().unwrap_or(1);
+        if located.row.descriptor_version != version {
+            return Err(Error::corrupt("row of another version than the last leaf's"));
+        }
+        self.verify_found_by(&record).await?;
         let (footer, sha256) = self.read_footer(&object).await?;
         if leaf.footer_sha256[..] != sha256 || located.row.footer_sha256[..] != sha256 {
             return Err(Error::corrupt("footer differs from leaf or row"));
@@ -281,6 +276,37 @@ impl Vault {
             return Err(Error::corrupt("segment tags differ from the footer"));
         }
         Ok(record)
+    }
+
+    /// A tenant's settings authenticate and are those of its last leaf.
+    async fn verify_settings(&self, tenant: &TenantId, logged: &Logged) -> Result<(), Error> {
+        self.tenant(tenant).await?;
+        let row = self.tenant_row(tenant).await?.map(|(row, _)| row);
+        let last = logged.settings.get(tenant.as_str()).map(|(_, settings)| settings);
+        if row.as_ref().and_then(|row| row.settings.as_ref()) != last {
+            return Err(Error::corrupt("row of other settings than the last leaf's"));
+        }
+        Ok(())
+    }
+
+    /// Every row that a record is found by is there and leads to it.
+    async fn verify_found_by(&self, record: &Record) -> Result<(), Error> {
+        let (tenant, id) = (&record.tenant, &record.id);
+        let keys = self.keys.tenant(tenant).await?;
+        let terms = Terms::of(keys.index_key(), &record.descriptor);
+        let numbers = terms::numbers(&*self.index, &self.rows, &*self.rng, tenant, &terms.numbered()).await?;
+        let found_by = self.index.get_many(&terms.keys(tenant, id, &numbers)).await?;
+        // A number that was minted just now stands for an identifier whose row is gone.
+        if !numbers.minted.is_empty() || found_by.contains(&None) {
+            return Err(Error::corrupt("a row that the record is found by is missing"));
+        }
+        let Some(external) = record.descriptor.external_id.clone() else {
+            return Ok(());
+        };
+        match self.locate(tenant, &Name::External(external)).await? {
+            Some(found) if found.id == *id => Ok(()),
+            _ => Err(Error::corrupt("row of the external id")),
+        }
     }
 
     /// Opens every segment and returns the digest of all tags.
@@ -333,6 +359,45 @@ impl Vault {
                 Some(token) => next = Some(token),
                 None => return Ok(()),
             }
+        }
+    }
+}
+
+/// What the logs say last; rows must agree with it.
+#[derive(Debug, Default)]
+struct Logged {
+    /// Put leaves by object, until their record is met.
+    puts: BTreeMap<String, RecordsPut>,
+    /// Newest version of each descriptor that was corrected, by record.
+    versions: BTreeMap<Bytes, u32>,
+    /// Newest settings by tenant, and their leaf's number in its sequence.
+    settings: BTreeMap<String, (u64, SealedPayload)>,
+}
+
+impl Logged {
+    fn take(&mut self, leaf: StateLeaf) {
+        let settings = match leaf.body {
+            Some(Body::RecordsPut(put)) => {
+                self.puts.insert(put.object_key.clone(), put);
+                return;
+            }
+            Some(Body::RecordUpdated(body)) => {
+                let newest = self.versions.entry(body.record_id).or_default();
+                *newest = body.descriptor_version.max(*newest);
+                return;
+            }
+            Some(Body::TenantCreated(body)) => body.settings,
+            Some(Body::TenantUpdated(body)) => body.settings,
+            _ => return,
+        };
+        let newest = self
+            .settings
+            .get(&leaf.tenant_id)
+            .map_or(0, |(number, _)| *number);
+        if let Some(settings) = settings
+            && leaf.tenant_seq > newest
+        {
+            self.settings.insert(leaf.tenant_id, (leaf.tenant_seq, settings));
         }
     }
 }

@@ -14,11 +14,12 @@ use callvault::{
         record::{Query, SubjectIdentifier},
         tenant::TenantSettings,
     },
+    index::{Change, Index, Key, Row},
     testing::{
         faulty::{Failure, Operation},
         world::{Engine, World, copy},
     },
-    vault::{Closing, Kind, OpenError, Order, PutSpec, Vault},
+    vault::{Closing, Kind, OpenError, Order, PutSpec, TenantChange, Vault},
 };
 
 use super::kit::*;
@@ -120,6 +121,126 @@ async fn everything_survives_the_loss_of_the_index() {
         assert_eq!(read(world.vault(), &t, a.id).await.unwrap(), body);
         no_findings(world.vault()).await;
         world.close().await;
+    }
+}
+
+/// As many people as a descriptor may name, each with all that somebody is found by.
+fn a_crowd() -> Vec<callvault::domain::record::Party> {
+    let person = |n: usize| callvault::domain::record::Party {
+        mailto: Some(format!("p{n}@example.com").parse().unwrap()),
+        external_subject_id: Some(format!("s-{n}").parse().unwrap()),
+        agent_id: Some(format!("a-{n}").parse().unwrap()),
+        ..party(&format!("+52155{n:08}"))
+    };
+    (0..callvault::domain::limits::PARTIES).map(person).collect()
+}
+
+async fn found_by_tel(world: &World, t: &TenantId, tel: &str) -> Vec<RecordId> {
+    let query = Query {
+        subject: Some(SubjectIdentifier::Tel(tel.parse().unwrap())),
+        ..Query::default()
+    };
+    let listed = list_all(world.vault(), t, &query, Order::OldestFirst, 7, LAWFUL).await;
+    listed.unwrap().into_iter().map(|record| record.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_of_as_many_people_as_may_be_is_corrected_and_found_by_each() {
+    let (first, last) = ("+5215500000000", "+5215500000063");
+    for engine in [Engine::Memory, Engine::Sled] {
+        let (_dir, mut world, t) = world(engine).await;
+        let mut crowd = descriptor("call", TEL);
+        crowd.parties = a_crowd();
+        let id = put(world.vault(), spec(&t, crowd.clone()), &content(1, 9))
+            .await
+            .unwrap()
+            .id;
+        crowd.start.0 += HOUR;
+        let vault = world.vault();
+        vault
+            .update(update(&t, id, &["start_time"], crowd.clone()))
+            .await
+            .unwrap();
+        assert_eq!(found_by_tel(&world, &t, first).await, [id]);
+        assert_eq!(found_by_tel(&world, &t, last).await, [id]);
+        let alone = vault
+            .update(update(&t, id, &["parties"], descriptor("call", first)))
+            .await;
+        assert_eq!(found_by_tel(&world, &t, first).await, [id]);
+        assert_eq!(found_by_tel(&world, &t, last).await, []);
+        no_findings(vault).await;
+        rebuilt(&mut world).await;
+        assert_eq!(everything(world.vault(), &t).await, [alone.unwrap()]);
+        let again = world.vault().update(update(&t, id, &["parties"], crowd)).await;
+        assert_eq!(found_by_tel(&world, &t, last).await, [id]);
+        no_findings(world.vault()).await;
+        rebuilt(&mut world).await;
+        assert_eq!(found_by_tel(&world, &t, last).await, [id]);
+        assert_eq!(everything(world.vault(), &t).await, [again.unwrap()]);
+        world.close().await;
+    }
+}
+
+/// What was put back is authentic: only the logs and the other rows can tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scrub_sees_rows_that_were_put_back_or_taken_away() {
+    let (_dir, world, t) = world(Engine::Memory).await;
+    let mut about = descriptor("call", TEL);
+    about.external_id = Some("call-1".parse().unwrap());
+    let id = put(world.vault(), spec(&t, about), &content(1, 9))
+        .await
+        .unwrap()
+        .id;
+    let before = world.memory_index().rows();
+    let vault = world.vault();
+    let new = descriptor("call", "+5215500000000");
+    vault.update(update(&t, id, &["parties"], new)).await.unwrap();
+    let change = TenantChange {
+        fields: ["display_name"].into(),
+        settings: TenantSettings {
+            display_name: Some("New".parse().unwrap()),
+            ..TenantSettings::default()
+        },
+    };
+    vault.update_tenant(ACTOR, &t, &change, None, None).await.unwrap();
+    no_findings(vault).await;
+    let index = world.memory_index().clone();
+    let put_back = before
+        .into_iter()
+        .filter(|row| matches!(row.key, Key::Record(..) | Key::Tenant(_)))
+        .map(|row| (row.key, Some(row.value)));
+    let taken = index.rows().into_iter().filter_map(|row| match row.key {
+        Key::ByTime(..) | Key::ByConversation(..) | Key::BySubject(..) | Key::External(..) => {
+            Some((row.key, None))
+        }
+        _ => None,
+    });
+    let damages: Vec<_> = put_back.chain(taken).collect();
+    assert_eq!(damages.len(), 6, "{damages:?}");
+    for (key, damaged) in damages {
+        let good = index.get(&key).await.unwrap();
+        assert_ne!(good, damaged, "{key:?}");
+        index.commit(set(&key, damaged)).await.unwrap();
+        let report = world.vault().verify().await.unwrap();
+        assert_eq!(report.findings.len(), 1, "{key:?} {:?}", report.findings);
+        index.commit(set(&key, good)).await.unwrap();
+    }
+    no_findings(world.vault()).await;
+}
+
+fn set(key: &Key, value: Option<Vec<u8>>) -> Change {
+    match value {
+        Some(value) => Change {
+            put: vec![Row {
+                key: key.clone(),
+                value,
+            }],
+            ..Change::default()
+        },
+        None => Change {
+            delete: vec![key.clone()],
+            ..Change::default()
+        },
     }
 }
 

@@ -191,6 +191,10 @@ impl Syncer {
             if let Err(failure) = self.settle(count) {
                 // What a failed sync has not written, a later one need not write either: nothing becomes durable from here
                 // on. This thread hangs up on all who wait, the applier behind it on all who come.
+                tracing::error!(
+                    error = %failure,
+                    "the index stopped writing: nothing more is acknowledged until the server is restarted"
+                );
                 drop(self.progress.failure.set(failure));
                 return;
             }

@@ -105,13 +105,32 @@ impl Vault {
         Ok(change)
     }
 
-    /// Commits a change of any length: the rows that fit into no transaction go before it.
+    /// Commits a change of any length: rows that fit into no transaction are written before it or deleted after it. Neither
+    /// lead anywhere without it.
     pub(in crate::vault) async fn commit_long(
         &self,
         mut change: Change,
         until: Until,
     ) -> Result<Vec<LeafReceipt>, LedgerError> {
+        let after = self.commit_early_rows(&mut change).await?;
+        let receipts = self.ledger.commit(change, until).await?;
+        for change in after {
+            if let Err(error) = self.index.commit(change).await {
+                // Whoever finds such a row sees that the record does not match it.
+                tracing::warn!(%error, "rows that a correction left behind stay until a rebuild");
+                break;
+            }
+        }
+        Ok(receipts)
+    }
+
+    /// Commits what must go before a change that is too long, and returns what must follow it.
+    async fn commit_early_rows(&self, change: &mut Change) -> Result<Vec<Change>, LedgerError> {
         let most = limits::TRANSACTION_ROWS / 2;
+        let mut after = Vec::new();
+        if change.put.len() + change.delete.len() > most {
+            after = late_deletes(change, most);
+        }
         while change.put.len() + change.delete.len() > most {
             let mut before = Change::default();
             // Only rows that lead nowhere until the rest is there: the record's own rows stay.
@@ -132,7 +151,7 @@ impl Vault {
             change.expect = later;
             self.index.commit(before).await?;
         }
-        self.ledger.commit(change, until).await
+        Ok(after)
     }
 
     /// Tells an external id or record that is taken from a race that is worth another try.
@@ -173,4 +192,24 @@ impl Vault {
             region: footer.region.clone(),
         }
     }
+}
+
+/// Takes the deletions of search rows out of a change, for after it: each holds only while the records are as the change left
+/// them, for a later correction may need the row again.
+fn late_deletes(change: &mut Change, most: usize) -> Vec<Change> {
+    let (late, now): (Vec<_>, Vec<_>) = std::mem::take(&mut change.delete)
+        .into_iter()
+        .partition(|key| matches!(key, Key::BySubject(..)));
+    change.delete = now;
+    let records = change.put.iter().filter(|row| matches!(row.key, Key::Record(..)));
+    let expect: Vec<_> = records
+        .map(|row| Expect::Equals(row.key.clone(), row.value.clone()))
+        .collect();
+    late.chunks(most)
+        .map(|keys| Change {
+            expect: expect.clone(),
+            delete: keys.to_vec(),
+            ..Change::default()
+        })
+        .collect()
 }
