@@ -1,4 +1,4 @@
-//! Stored objects: what a store promises ([`store`]), how it is held to it ([`suite`]), and the stores themselves.
+//! Stored objects: what a store promises ([`store`]), how it is held to it (`suite`), and the stores themselves.
 
 pub mod format;
 pub mod local;

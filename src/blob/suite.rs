@@ -145,7 +145,7 @@ fn body(length: usize, seed: u32) -> Bytes {
 }
 
 /// One `#[tokio::test]` for every promise of a store. `$make` is an async function that returns a
-/// [`Subject`](crate::blob::suite::Subject).
+/// [`Subject`].
 #[macro_export]
 macro_rules! blob_store_suite {
     ($make:path) => {

@@ -140,3 +140,22 @@ async fn a_foreign_or_changed_row_is_corrupt() {
     ));
     assert!(matches!(index.scan(&scan).await, Err(IndexError::Corrupt(_))));
 }
+
+#[tokio::test]
+async fn a_range_read_forwards_ends_as_it_begins_backwards() {
+    let dir = TempDir::new().unwrap();
+    let index = open(dir.path()).unwrap();
+    for n in 0..200 {
+        index
+            .commit(put(vec![row(Key::Epoch(n * 7 % 200), vec![1; 40])]))
+            .await
+            .unwrap();
+    }
+    let tree = &index.reader.as_ref().unwrap().tree;
+    let span = || keys::span(&Range::Epochs);
+    for limit in [1, 3, 199, 200, 1_000] {
+        let backwards = list(tree, span(), true, limit).unwrap();
+        assert_eq!(backwards.len(), limit.min(200));
+        assert_eq!(last(tree, &span(), limit).unwrap(), backwards, "limit {limit}");
+    }
+}
