@@ -247,6 +247,7 @@ impl BlobStore for S3Store {
         if parts.is_empty() {
             return Err(StoreError::Protocol("no parts"));
         }
+        let length: u64 = parts.iter().map(|part| part.length).sum();
         let parts = parts.iter().map(part::completed).collect::<Result<_, _>>()?;
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let patience = self.settings.patience;
@@ -269,8 +270,16 @@ impl BlobStore for S3Store {
                     .config_override(aws_sdk_s3::config::Builder::new().timeout_config(timeouts.clone()))
                     .send()
             })
-            .await?;
-        Ok(version(answer.version_id))
+            .await;
+        match answer {
+            Ok(answer) => Ok(version(answer.version_id)),
+            // The object itself says whether it was done.
+            Err(refusal) if refusal.is_garbled() => match self.look(key).await {
+                Ok(info) if info.length == length => Ok(info.version),
+                _ => Err(refusal.into()),
+            },
+            Err(refusal) => Err(refusal.into()),
+        }
     }
 
     async fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {

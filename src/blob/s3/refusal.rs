@@ -94,6 +94,11 @@ impl Refusal {
         self.status == Some(416)
     }
 
+    /// Done, by its status, in words that are not S3's or broke off.
+    pub(super) fn is_garbled(&self) -> bool {
+        self.status.is_some_and(|status| (200..300).contains(&status)) && self.code.is_none()
+    }
+
     pub(super) fn code(&self) -> Option<&str> {
         self.code.as_deref()
     }
@@ -165,6 +170,7 @@ fn by_status(status: Option<u16>) -> Class {
         Some(301 | 307 | 308) => Class::Denied,
         // 404 without a code of S3's is not S3 speaking: something between, or another server in its place.
         Some(404 | 408 | 429 | 500..) | None => Class::Unavailable,
+        Some(200..=299) => Class::Wrong("answer not understood"),
         Some(_) => Class::Wrong("request refused"),
     }
 }

@@ -112,6 +112,26 @@ impl Session {
         let request = client.get_object().bucket(bucket).key(key).presigned(soon).await;
         request.expect("credentials are in a file").uri().to_owned()
     }
+
+    /// Makes the bucket that the settings name, as an operator would.
+    pub(super) async fn make_bucket(&self, versions: bool) {
+        use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+        let (client, bucket) = (self.client.load_full(), &self.settings.bucket);
+        client
+            .create_bucket()
+            .bucket(bucket)
+            .send()
+            .await
+            .expect("a new bucket");
+        if versions {
+            let enabled = VersioningConfiguration::builder()
+                .status(BucketVersioningStatus::Enabled)
+                .build();
+            let call = client.put_bucket_versioning().bucket(bucket);
+            let call = call.versioning_configuration(enabled);
+            call.send().await.expect("versions");
+        }
+    }
 }
 
 async fn client(

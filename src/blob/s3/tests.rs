@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that fails panics
 
 pub(crate) mod bucket;
+mod faults;
 mod live;
 mod opening;
 mod versions;
-mod wire;
+pub(crate) mod wire;
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
@@ -20,12 +21,13 @@ use crate::{
     testing::rng::SeededRng,
 };
 
-/// S3 overwrites, knows nothing of offsets, and wants parts of 5 MiB.
+/// S3 overwrites, and knows nothing of offsets.
 const CAPABILITIES: Capabilities = Capabilities {
     no_overwrite: false,
     checks_offsets: false,
     lists_uploads: true,
-    part_bytes: 5 << 20,
+    knows_uploads: true,
+    part_bytes: bucket::SMALLEST_PART,
 };
 
 /// A store and what must outlive it.
