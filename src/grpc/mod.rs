@@ -14,6 +14,8 @@ use crate::{
 pub mod codec;
 mod convert;
 mod download;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 mod gate;
 mod page;
 mod record_service;

@@ -5,10 +5,13 @@ mod apply;
 pub mod budget;
 mod descriptor;
 pub mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 mod get;
 mod keystore;
 mod list;
 mod open;
+mod page_token;
 mod payload;
 mod put;
 mod record;
