@@ -64,6 +64,7 @@ impl Vault {
         token: Option<&str>,
         purpose: Purpose,
     ) -> Result<ListPage, Error> {
+        let _turn = self.turn(tenant).await?;
         self.active_tenant(tenant).await?;
         let stated = state_query(tenant, query, order);
         let after = token.map(|token| self.open_token(token, &stated)).transpose()?;

@@ -18,6 +18,7 @@ mod retention_class;
 mod rows;
 mod tenant;
 mod terms;
+mod turns;
 mod update;
 mod verify;
 
@@ -60,6 +61,7 @@ pub struct Vault {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     budget: Budget,
+    turns: turns::Turns,
     under_way: put::UnderWay,
 }
 
