@@ -59,6 +59,7 @@ impl Vault {
         token: Option<&str>,
         purpose: Purpose,
     ) -> Result<ListPage, Error> {
+        let _turn = self.turn(tenant).await?;
         self.active_tenant(tenant).await?;
         let mac_key = self.keys.region().row_mac();
         let stated = state_query(tenant, query, order);

@@ -21,6 +21,7 @@ mod retention_class;
 mod rows;
 mod tenant;
 mod terms;
+mod turns;
 mod update;
 mod verify;
 
@@ -63,6 +64,7 @@ pub struct Vault {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     budget: Budget,
+    turns: turns::Turns,
     under_way: put::UnderWay,
 }
 
