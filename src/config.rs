@@ -15,9 +15,13 @@ use crate::{
     access::identity::{Listed, Repeated},
     domain::{
         ids::{RegionName, TenantId},
+        limits,
         principal::{InvalidPrincipal, Principal, Role, TenantScope},
     },
 };
+
+/// As long as one may live.
+const UPLOAD_LIFE_SECONDS: u64 = (limits::UPLOAD_MICROS / 1_000_000) as u64;
 
 /// What the server is told by its operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,6 +107,10 @@ pub struct Listing {
 pub struct Limits {
     /// Bytes of content in memory, whatever the number of callers.
     pub memory_budget_bytes: u64,
+    /// Bytes of unfinished uploads on the disk.
+    pub spool_bytes: u64,
+    /// How long an unfinished upload may live.
+    pub upload_life_seconds: u64,
     /// Connections at a time.
     pub connections: usize,
     /// TLS handshakes at a time.
@@ -127,6 +135,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory_budget_bytes: 1 << 30,
+            spool_bytes: limits::SPOOL_BYTES,
+            upload_life_seconds: UPLOAD_LIFE_SECONDS,
             connections: 4_096,
             handshakes: 256,
             handshake_seconds: 5,
@@ -431,6 +441,14 @@ impl Limits {
     fn check(&self) -> Result<(), ConfigError> {
         // A part in flight and its successor, for one upload at least.
         at_least("memory_budget_bytes", self.memory_budget_bytes, 64 << 20)?;
+        // One part, and what seals it.
+        at_least("spool_bytes", self.spool_bytes, 64 << 20)?;
+        at_least("upload_life_seconds", self.upload_life_seconds, 60)?;
+        at_most(
+            "upload_life_seconds",
+            self.upload_life_seconds,
+            UPLOAD_LIFE_SECONDS,
+        )?;
         at_least("connections", self.connections as u64, 1)?;
         at_least("handshakes", self.handshakes as u64, 2)?;
         at_least("handshake_seconds", self.handshake_seconds, 1)?;

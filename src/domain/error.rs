@@ -47,6 +47,8 @@ pub struct Error {
     pub message: String,
     /// The request's field at fault, where there is one: a path such as `descriptor.parties[1].tel`.
     pub field: Option<String>,
+    /// More for programs, by name: numbers and states, never personal data.
+    pub details: Vec<(&'static str, String)>,
     /// For operators; never shown to callers.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -59,6 +61,7 @@ impl Error {
             reason,
             message: message.into(),
             field: None,
+            details: Vec::new(),
             source: None,
         }
     }
@@ -83,6 +86,13 @@ impl Error {
             "INTEGRITY",
             format!("stored data failed authentication; report it, retrying is useless what={what}"),
         )
+    }
+
+    /// The same with one more thing for programs.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+        self.details.push((name, value.to_string()));
+        self
     }
 
     /// The same with its cause.
@@ -110,6 +120,7 @@ impl fmt::Debug for Error {
             .field("reason", &self.reason)
             .field("message", &self.message)
             .field("field", &self.field)
+            .field("details", &self.details)
             .field("source", &self.source)
             .finish()
     }

@@ -17,6 +17,7 @@ mod download;
 mod gate;
 mod page;
 mod record_service;
+mod resumable;
 pub mod schema;
 pub mod status;
 mod tenant_service;

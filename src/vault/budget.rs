@@ -50,6 +50,13 @@ impl Budget {
         }
     }
 
+    /// Reserves room if there is some now and nobody waits for it.
+    pub fn try_reserve(&self, bytes: u64) -> Option<Reservation> {
+        let steps = u32::try_from(bytes.div_ceil(STEP)).ok()?;
+        let permit = Arc::clone(&self.steps).try_acquire_many_owned(steps.max(1));
+        permit.ok().map(|permit| Reservation { _permit: permit })
+    }
+
     /// Bytes that are free now.
     pub fn available(&self) -> u64 {
         self.steps.available_permits() as u64 * STEP

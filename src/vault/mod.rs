@@ -8,6 +8,7 @@ pub mod error;
 mod get;
 mod keystore;
 mod list;
+mod making;
 mod open;
 mod payload;
 mod put;
@@ -19,6 +20,7 @@ mod rows;
 mod tenant;
 mod terms;
 mod update;
+mod uploads;
 mod verify;
 
 use std::sync::Arc;
@@ -39,12 +41,13 @@ pub use budget::Budget;
 pub use error::{Error, Kind};
 pub use get::{ContentRange, Reading};
 pub use list::{ListPage, Order};
-pub use open::{OpenError, Opened, VaultSettings};
+pub use open::{OpenError, Opened, UploadSettings, VaultSettings};
 pub use put::{Closing, Draft, Put, PutSpec};
 pub use record::Name;
 pub use replay::Replayed;
 pub use tenant::{TenantChange, TenantPage};
 pub use update::{DescriptorChange, UpdateSpec};
+pub use uploads::{BeginSpec, CommitSpec, UploadStatus, UploadWriter};
 pub use verify::{Finding, Report};
 
 /// A vault that is open: one region, one bucket, one index.
@@ -61,6 +64,7 @@ pub struct Vault {
     rng: Arc<dyn Rng>,
     budget: Budget,
     under_way: put::UnderWay,
+    uploads: uploads::Uploads,
 }
 
 impl Vault {
@@ -77,6 +81,11 @@ impl Vault {
     /// What may be in flight.
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// Bytes of unfinished uploads in the data directory.
+    pub fn spooled_bytes(&self) -> u64 {
+        self.uploads.spooled_bytes()
     }
 
     /// The time, as this vault sees it.

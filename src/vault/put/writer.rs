@@ -6,30 +6,13 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use crate::{
-    blob::{
-        format::{self, Entry, Footer, Request},
-        store::{ObjectKey, PartReceipt},
-    },
-    crypto::{
-        aead, context,
-        kdf::DekKeys,
-        secret::Dek,
-        stream::{self, ExtentBuffer, SealedExtent, TagsDigest},
-    },
-    domain::{
-        clock::{Rng, Timestamp},
-        ids::{PageId, RecordId, TenantId},
-        record::{Kind as RecordKind, Record},
-    },
+    blob::{format::Request, store::PartReceipt},
+    crypto::stream::{self, ExtentBuffer, TagsDigest},
+    domain::record::{Kind as RecordKind, Record},
 };
 
 use super::{
-    super::{
-        Error, Kind, Vault,
-        budget::Reservation,
-        descriptor,
-        record::{BlobName, entry_place},
-    },
+    super::{Error, Kind, Vault, budget::Reservation, making::Making, record::BlobName},
     PutSpec, empty,
     upload::Upload,
 };
@@ -37,18 +20,10 @@ use super::{
 /// Parts that may be on their way to the store while the next one is filled.
 const PARTS_IN_FLIGHT: usize = 2;
 /// Room kept behind the last extent for the footer; a longer one costs a copy.
-const FOOTER_ROOM: usize = 64 << 10;
+pub(in crate::vault) const FOOTER_ROOM: usize = 64 << 10;
 
 pub(super) struct Writer {
-    record: RecordId,
-    kind: RecordKind,
-    created: Timestamp,
-    page: PageId,
-    slot: u16,
-    wrapped_dek: Bytes,
-    commitment: [u8; 32],
-    keys: Arc<DekKeys>,
-    object_key: ObjectKey,
+    making: Making,
     extent: u32,
     filling: Option<(ExtentBuffer, Reservation)>,
     upload: Upload,
@@ -76,35 +51,13 @@ struct StoredPart {
 }
 
 impl Vault {
-    /// Everything that sealing a recording takes: a slot, a key, a name.
+    /// Begins to store a recording.
     pub(super) async fn writer(&self, spec: &PutSpec, kind: RecordKind) -> Result<Writer, Error> {
-        let created = self.clock.now();
-        let record = RecordId::mint(created, &*self.rng)?;
         let class = &spec.draft.descriptor.retention_class;
-        let slot = self
-            .keys
-            .fresh_slot(&spec.tenant, Some(class), created.year_month())
-            .await?;
-        let dek = Dek::generate(&*self.rng)?;
-        let aad = context::wrapped_dek(
-            &self.realm.vault,
-            &spec.tenant,
-            &slot.page,
-            slot.slot,
-            record.as_bytes(),
-        );
-        let object_key = ObjectKey::parse(&format::object_key(&spec.tenant, created, &record))?;
+        let making = self.make(&spec.tenant, class, kind).await?;
         Ok(Writer {
-            record,
-            kind,
-            created,
-            page: slot.page,
-            slot: slot.slot,
-            wrapped_dek: aead::wrap(&slot.key, dek.expose(), &aad, &*self.rng)?.into(),
-            commitment: dek.commitment(),
-            keys: Arc::new(DekKeys::derive(&dek)),
-            upload: Upload::new(Arc::clone(&self.store), object_key.clone()),
-            object_key,
+            upload: Upload::new(Arc::clone(&self.store), making.object_key.clone()),
+            making,
             extent: 0,
             filling: None,
             in_flight: InFlight::default(),
@@ -116,15 +69,10 @@ impl Vault {
 }
 
 impl Writer {
-    pub(super) async fn fill(
-        &mut self,
-        vault: &Arc<Vault>,
-        tenant: &TenantId,
-        chunk: &mut Bytes,
-    ) -> Result<(), Error> {
+    pub(super) async fn fill(&mut self, vault: &Arc<Vault>, chunk: &mut Bytes) -> Result<(), Error> {
         // A full extent is stored only when more arrives: the footer rides with the last one.
         if self.filling.as_ref().is_some_and(|(buffer, _)| buffer.is_full()) {
-            self.store_full_extent(vault, tenant).await?;
+            self.store_full_extent(vault).await?;
         }
         if self.filling.is_none() {
             let room = u64::from(stream::extent_segments(self.extent)) * stream::SEGMENT_LEN as u64;
@@ -137,7 +85,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn store_full_extent(&mut self, vault: &Arc<Vault>, tenant: &TenantId) -> Result<(), Error> {
+    async fn store_full_extent(&mut self, vault: &Arc<Vault>) -> Result<(), Error> {
         let Some((buffer, room)) = self.filling.take() else {
             return Ok(());
         };
@@ -148,8 +96,8 @@ impl Writer {
         let number = self.extent + 1;
         let offset = self.offset;
         self.offset += stream::ciphertext_len(buffer.plaintext_len());
-        let seal = self.sealer(vault, tenant, buffer);
-        let (store, key) = (Arc::clone(&vault.store), self.object_key.clone());
+        let seal = vault.sealer(&self.making, self.extent, buffer);
+        let (store, key) = (Arc::clone(&vault.store), self.making.object_key.clone());
         self.in_flight.0.push_back(tokio::spawn(async move {
             let sealed = off_the_async_threads(seal).await?;
             let receipt = store
@@ -178,24 +126,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Seals the extent being filled, as work for another thread.
-    fn sealer(
-        &self,
-        vault: &Arc<Vault>,
-        tenant: &TenantId,
-        buffer: ExtentBuffer,
-    ) -> impl FnOnce() -> Result<SealedExtent, Error> + Send + 'static {
-        let aad = context::extent(
-            tenant,
-            &self.record,
-            self.kind.number(),
-            &vault.realm.region,
-            self.extent,
-        );
-        let (keys, rng): (_, Arc<dyn Rng>) = (Arc::clone(&self.keys), Arc::clone(&vault.rng));
-        move || Ok(buffer.seal(&keys.content, &aad, &*rng)?)
-    }
-
     pub(super) async fn finish(
         mut self,
         vault: &Arc<Vault>,
@@ -206,12 +136,19 @@ impl Writer {
         let Some((buffer, room)) = self.filling.take() else {
             return Err(empty());
         };
-        let last = off_the_async_threads(self.sealer(vault, &spec.tenant, buffer)).await?;
+        let last = off_the_async_threads(vault.sealer(&self.making, self.extent, buffer)).await?;
         while !self.in_flight.0.is_empty() {
             self.collect_oldest().await?;
         }
         self.digest.update(&last.tags_digest);
-        let footer = self.footer(vault, spec, plaintext_length, tag)?;
+        let descriptor = &spec.draft.descriptor;
+        let footer = vault.footer(
+            &self.making,
+            descriptor,
+            plaintext_length,
+            tag,
+            self.digest.finish(),
+        )?;
         let encoded = footer.encode()?;
         let mut body = last.bytes;
         body.extend_from_slice(&encoded.bytes);
@@ -222,11 +159,10 @@ impl Writer {
             .await?;
         drop(room);
         let blob = BlobName {
-            object_key: self.object_key.to_string(),
+            object_key: self.making.object_key.to_string(),
             object_version: version.0,
             footer_sha256: encoded.sha256,
         };
-        let descriptor = &spec.draft.descriptor;
         match vault
             .index_put(
                 &spec.actor,
@@ -242,53 +178,16 @@ impl Writer {
             Err(error) => {
                 // Nothing points at the blob and nothing may: a rebuild would adopt it.
                 if error.kind == Kind::AlreadyExists {
-                    let _ = vault.store.delete(&self.object_key).await;
+                    let _ = vault.store.delete(&self.making.object_key).await;
                 }
                 Err(error)
             }
         }
     }
-
-    fn footer(
-        &self,
-        vault: &Vault,
-        spec: &PutSpec,
-        plaintext_length: u64,
-        request: Option<Request>,
-    ) -> Result<Footer, Error> {
-        let entry = Entry {
-            record: self.record,
-            kind: self.kind,
-            plaintext_length,
-            page: self.page,
-            slot: self.slot,
-            wrapped_dek: self.wrapped_dek.clone(),
-            commitment: self.commitment,
-            request,
-            sealed_descriptor: Bytes::new(),
-            tags_digest: self.digest.clone().finish(),
-        };
-        let mut footer = Footer {
-            vault: vault.realm.vault,
-            region: vault.realm.region.clone(),
-            tenant: spec.tenant.clone(),
-            node: vault.node,
-            created: self.created,
-            entries: vec![entry],
-        };
-        let binding = descriptor::binding(footer.node, &footer.entries[0]);
-        let sealed = entry_place(&footer, &footer.entries[0], 0, self.object_key.as_str(), &binding).seal(
-            &self.keys.descriptor,
-            &spec.draft.descriptor,
-            &*vault.rng,
-        )?;
-        footer.entries[0].sealed_descriptor = sealed;
-        Ok(footer)
-    }
 }
 
 /// Runs CPU-bound work where it holds up nobody's I/O.
-async fn off_the_async_threads<T: Send + 'static>(
+pub(in crate::vault) async fn off_the_async_threads<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)
