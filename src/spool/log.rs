@@ -14,12 +14,14 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::{Spool, SpoolError};
 use crate::{
     crypto::{
-        aead,
         context::{self, SpoolLog},
-        secret::{SecretBytes, SpoolKey},
+        secret::SpoolKey,
+        spool as aead,
     },
     domain::clock::Rng,
 };
@@ -151,8 +153,9 @@ impl SealedLog {
             torn: true,
         };
         let (marked, marked_records) = log.read_marks(spool)?;
-        while let Some(record) = log.read_record(spool, log.length, log.records)? {
-            each(record.expose())?;
+        let mut buffer = Zeroizing::new(Vec::with_capacity(RECORD_BYTES + aead::OVERHEAD));
+        while let Some(record) = log.read_record(spool, log.length, log.records, &mut buffer)? {
+            each(record)?;
             log.length += (4 + aead::OVERHEAD + record.len()) as u64;
             log.records += 1;
         }
@@ -180,9 +183,11 @@ impl SealedLog {
         mut each: impl FnMut(&[u8]) -> Result<(), SpoolError>,
     ) -> Result<(), SpoolError> {
         let mut at = self.marks + 2 * MARK_LEN as u64;
+        let mut buffer = Zeroizing::new(Vec::with_capacity(RECORD_BYTES + aead::OVERHEAD));
         for number in 0..self.records {
-            let record = self.read_record(spool, at, number)?.ok_or(SpoolError::Damaged)?;
-            each(record.expose())?;
+            let record = self.read_record(spool, at, number, &mut buffer)?;
+            let record = record.ok_or(SpoolError::Damaged)?;
+            each(record)?;
             at += (4 + aead::OVERHEAD + record.len()) as u64;
         }
         Ok(())
@@ -194,13 +199,14 @@ impl SealedLog {
     /// [`SpoolError::Full`]; as the disk says. The log is as it was.
     pub fn append(&mut self, spool: &Spool, records: &[&[u8]], rng: &dyn Rng) -> Result<(), SpoolError> {
         self.mend(spool)?;
-        let mut bytes = Vec::new();
+        let sealed = |record: &&[u8]| 4 + aead::OVERHEAD + record.len();
+        let mut bytes = Vec::with_capacity(records.iter().map(sealed).sum());
         for (record, number) in records.iter().zip(self.records..) {
             debug_assert!(record.len() <= RECORD_BYTES, "callers cut records");
             let aad = context::spool_record(&self.context, number);
-            let sealed = aead::wrap(&*self.key, record, &aad, rng)?;
-            bytes.extend_from_slice(&u32::try_from(sealed.len()).unwrap_or(u32::MAX).to_be_bytes());
-            bytes.extend_from_slice(&sealed);
+            let length = u32::try_from(record.len() + aead::OVERHEAD).unwrap_or(u32::MAX);
+            bytes.extend_from_slice(&length.to_be_bytes());
+            aead::seal(&self.key, record, &aad, rng, &mut bytes)?;
         }
         let added = bytes.len() as u64;
         spool.charge(added)?;
@@ -300,7 +306,14 @@ impl SealedLog {
         let mut text = [0; 16];
         text[..8].copy_from_slice(&self.synced.to_be_bytes());
         text[8..].copy_from_slice(&self.synced_records.to_be_bytes());
-        let sealed = aead::wrap(&*self.key, &text, &context::spool_mark(&self.context), rng)?;
+        let mut sealed = Vec::with_capacity(SEALED_MARK_LEN);
+        aead::seal(
+            &self.key,
+            &text,
+            &context::spool_mark(&self.context),
+            rng,
+            &mut sealed,
+        )?;
         let mut mark = [0; MARK_LEN];
         mark[..SEALED_MARK_LEN].copy_from_slice(&sealed);
         Ok(mark)
@@ -316,13 +329,13 @@ impl SealedLog {
                 continue;
             }
             let aad = context::spool_mark(&self.context);
-            let Ok(text) = aead::unwrap_to(&*self.key, &mark, &aad) else {
+            let Ok(text) = aead::open(&self.key, &mut mark, &aad) else {
                 continue;
             };
-            let Some((length, records)) = text.expose().split_first_chunk::<8>() else {
+            let Some((length, records)) = text.split_first_chunk::<8>() else {
                 continue;
             };
-            let Ok(records) = records.try_into().map(u64::from_be_bytes) else {
+            let Ok(records) = (&*records).try_into().map(u64::from_be_bytes) else {
                 continue;
             };
             let found = (u64::from_be_bytes(*length), records);
@@ -334,8 +347,14 @@ impl SealedLog {
         best.ok_or(SpoolError::Damaged)
     }
 
-    /// The record at an offset; `None` if there is no authentic one.
-    fn read_record(&self, spool: &Spool, at: u64, number: u64) -> Result<Option<SecretBytes>, SpoolError> {
+    /// The record at an offset, read into `buffer`; `None` if there is no authentic one.
+    fn read_record<'a>(
+        &self,
+        spool: &Spool,
+        at: u64,
+        number: u64,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Option<&'a [u8]>, SpoolError> {
         let mut length = [0; 4];
         if spool.disk.read(&self.name, at, &mut length)? < length.len() {
             return Ok(None);
@@ -344,11 +363,14 @@ impl SealedLog {
         if !(aead::OVERHEAD..=RECORD_BYTES + aead::OVERHEAD).contains(&length) {
             return Ok(None);
         }
-        let mut sealed = vec![0; length];
-        if spool.disk.read(&self.name, at + 4, &mut sealed)? < length {
+        buffer.resize(length, 0);
+        if spool.disk.read(&self.name, at + 4, buffer)? < length {
             return Ok(None);
         }
         let aad = context::spool_record(&self.context, number);
-        Ok(aead::unwrap_to(&*self.key, &sealed, &aad).ok())
+        match aead::open(&self.key, buffer, &aad) {
+            Ok(record) => Ok(Some(record)),
+            Err(_) => Ok(None),
+        }
     }
 }

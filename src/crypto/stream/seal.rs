@@ -136,7 +136,7 @@ fn seal_segments(
 
 fn seal_segment(cipher: &BulkKey, nonce: [u8; 12], segment: &mut [u8]) -> Result<[u8; TAG_LEN], CryptoError> {
     let (text, gap) = segment.split_at_mut(segment.len() - TAG_LEN);
-    let tag = cipher.seal(nonce, text)?;
+    let tag = cipher.seal(nonce, &[], text)?;
     gap.copy_from_slice(&tag);
     Ok(tag)
 }

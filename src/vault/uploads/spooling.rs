@@ -207,7 +207,9 @@ impl Session {
                 tracing::warn!(%error, "a spool file stays until the next start");
             }
         }
-        self.changed.notify_waiters();
+        if told > 0 {
+            self.changed.notify_waiters();
+        }
         Ok(())
     }
 
