@@ -20,6 +20,9 @@ use crate::{
     },
 };
 
+/// As long as one may live.
+const UPLOAD_LIFE_SECONDS: u64 = (limits::UPLOAD_MICROS / 1_000_000) as u64;
+
 /// What the server is told by its operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,6 +111,10 @@ pub struct Limits {
     pub tenant_share_percent: u8,
     /// Bytes of requests that are arriving, beyond what each may hold freely.
     pub receive_budget_bytes: u64,
+    /// Bytes of unfinished uploads on the disk.
+    pub spool_bytes: u64,
+    /// How long an unfinished upload may live.
+    pub upload_life_seconds: u64,
     /// Connections at a time.
     pub connections: usize,
     /// Connections at a time of one principal.
@@ -156,6 +163,8 @@ impl Default for Limits {
             memory_budget_bytes: 1 << 30,
             tenant_share_percent: limits::TENANT_SHARE_PERCENT,
             receive_budget_bytes: 256 << 20,
+            spool_bytes: limits::SPOOL_BYTES,
+            upload_life_seconds: UPLOAD_LIFE_SECONDS,
             connections: 4_096,
             connections_per_principal: 1_024,
             handshakes: 256,
@@ -491,6 +500,14 @@ impl Limits {
         at_most("tenant_share_percent", share, 100)?;
         // A message of the largest size, for two callers at least.
         at_least("receive_budget_bytes", self.receive_budget_bytes, 16 << 20)?;
+        // One part, and what seals it.
+        at_least("spool_bytes", self.spool_bytes, 64 << 20)?;
+        at_least("upload_life_seconds", self.upload_life_seconds, 60)?;
+        at_most(
+            "upload_life_seconds",
+            self.upload_life_seconds,
+            UPLOAD_LIFE_SECONDS,
+        )?;
         at_least("connections", self.connections as u64, 1)?;
         let of_one = self.connections_per_principal as u64;
         at_least("connections_per_principal", of_one, 1)?;

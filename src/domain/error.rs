@@ -49,6 +49,8 @@ pub struct Error {
     pub field: Option<String>,
     /// When a caller that was turned away for load may come back, where that is known.
     pub retry_after: Option<Duration>,
+    /// More for programs, by name: numbers and states, never personal data.
+    pub details: Vec<(&'static str, String)>,
     /// For operators; never shown to callers.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -62,6 +64,7 @@ impl Error {
             message: message.into(),
             field: None,
             retry_after: None,
+            details: Vec::new(),
             source: None,
         }
     }
@@ -96,6 +99,13 @@ impl Error {
         }
     }
 
+    /// The same with one more thing for programs.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+        self.details.push((name, value.to_string()));
+        self
+    }
+
     /// The same with its cause.
     #[must_use]
     pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
@@ -121,6 +131,7 @@ impl fmt::Debug for Error {
             .field("reason", &self.reason)
             .field("message", &self.message)
             .field("field", &self.field)
+            .field("details", &self.details)
             .field("source", &self.source)
             .finish()
     }

@@ -19,6 +19,7 @@ pub mod fuzz;
 mod gate;
 mod page;
 mod record_service;
+mod resumable;
 pub mod schema;
 pub mod status;
 mod tenant_service;

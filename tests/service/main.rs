@@ -7,6 +7,7 @@ mod harness;
 mod listing;
 mod reading;
 mod refusals;
+mod resuming;
 mod secrecy;
 mod streams;
 mod tenants;

@@ -176,7 +176,12 @@ impl Vault {
         Ok(())
     }
 
-    pub(super) fn parse_fresh(&self, footer: &Footer, blob: &BlobName, descriptor: Descriptor) -> Record {
+    pub(in crate::vault) fn parse_fresh(
+        &self,
+        footer: &Footer,
+        blob: &BlobName,
+        descriptor: Descriptor,
+    ) -> Record {
         let row = record_row(footer, 0, blob, &descriptor);
         let entry = &footer.entries[0];
         Record {

@@ -33,10 +33,10 @@ use crate::{
 
 use super::{Error, Kind, Vault, descriptor, record::Name, requests::tag_request, terms};
 
-use claim::Claim;
-pub(super) use claim::UnderWay;
+pub(super) use claim::{Claim, UnderWay};
 use received::Received;
 use writer::Writer;
+pub(super) use writer::{FOOTER_ROOM, off_the_async_threads};
 
 /// What an uploader says of a recording, before defaults.
 #[derive(Clone, Debug)]
@@ -181,7 +181,7 @@ impl Vault {
             .map_err(|_| Error::corrupt("index row"))
     }
 
-    fn resolve_defaults(
+    pub(super) fn resolve_defaults(
         &self,
         spec: &mut PutSpec,
         class: Option<RetentionClassId>,
@@ -206,7 +206,7 @@ impl Vault {
     }
 
     /// What is derived from another record is an artifact, and its source must be there.
-    async fn kind_of(&self, spec: &PutSpec) -> Result<RecordKind, Error> {
+    pub(super) async fn kind_of(&self, spec: &PutSpec) -> Result<RecordKind, Error> {
         let Some(source) = spec.draft.descriptor.derived_from else {
             return Ok(RecordKind::Recording);
         };
@@ -241,7 +241,7 @@ impl Put {
             Mode::Repeat(_) => Ok(()),
             Mode::Store(writer) => {
                 while !chunk.is_empty() {
-                    writer.fill(&self.vault, &self.spec.tenant, &mut chunk).await?;
+                    writer.fill(&self.vault, &mut chunk).await?;
                 }
                 Ok(())
             }
@@ -312,7 +312,7 @@ fn asked_for(said: &[u8], closing: &Closing, received: &Received) -> Vec<u8> {
     asked
 }
 
-fn closed(mut descriptor: Descriptor, closing: Closing) -> Result<Descriptor, Error> {
+pub(super) fn closed(mut descriptor: Descriptor, closing: Closing) -> Result<Descriptor, Error> {
     if closing.duration_millis.is_some() {
         descriptor.duration_millis = closing.duration_millis;
     }
@@ -325,7 +325,7 @@ fn closed(mut descriptor: Descriptor, closing: Closing) -> Result<Descriptor, Er
     }
 }
 
-fn sniffed(start: &[u8]) -> Result<MediaType, Error> {
+pub(super) fn sniffed(start: &[u8]) -> Result<MediaType, Error> {
     media::sniff(start).map_err(|e| Error::new(Kind::Internal, "SNIFF", "media type").because(e))
 }
 
@@ -337,7 +337,7 @@ impl std::fmt::Debug for Put {
     }
 }
 
-fn empty() -> Error {
+pub(super) fn empty() -> Error {
     Error {
         field: Some("chunk".into()),
         ..Error::new(
@@ -348,7 +348,7 @@ fn empty() -> Error {
     }
 }
 
-fn external_id_taken() -> Error {
+pub(super) fn external_id_taken() -> Error {
     Error {
         field: Some("descriptor.external_id".into()),
         ..Error::new(
@@ -359,7 +359,7 @@ fn external_id_taken() -> Error {
     }
 }
 
-fn request_reused() -> Error {
+pub(super) fn request_reused() -> Error {
     Error::new(
         Kind::AlreadyExists,
         "REQUEST_ID_REUSED",

@@ -16,6 +16,7 @@ use crate::{
     },
     index::{Index, memory::MemoryIndex},
     keys::file::FileRoot,
+    spool::Directory,
     testing::clock::TestClock,
 };
 
@@ -64,6 +65,9 @@ impl Bench {
             tenant_share_percent: crate::domain::limits::TENANT_SHARE_PERCENT,
             index_id: self.index_id,
             take_over: false,
+            uploads: UploadSettings::new(Arc::new(
+                Directory::open(&self._dir.path().join("spool")).unwrap(),
+            )),
         };
         let index: Arc<dyn Index> = Arc::clone(index) as _;
         Vault::open(
@@ -105,6 +109,7 @@ fn draft(tel: &str) -> Draft {
             jurisdictions: vec![],
             external_id: Some("call-1".parse().unwrap()),
             derived_from: None,
+            incomplete: false,
         },
         has_media_type: false,
         has_retention_class: true,
