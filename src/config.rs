@@ -2,6 +2,8 @@
 //!
 //! `callvault.example.toml` is the commented sample; every default is in it.
 
+mod s3;
+
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
@@ -19,6 +21,8 @@ use crate::{
         principal::{InvalidPrincipal, Principal, Role, TenantScope},
     },
 };
+
+pub use s3::{S3, S3Checksum};
 
 /// As long as one may live.
 const UPLOAD_LIFE_SECONDS: u64 = (limits::UPLOAD_MICROS / 1_000_000) as u64;
@@ -73,6 +77,8 @@ pub struct Region {
 pub enum Store {
     /// A directory.
     Local(PathBuf),
+    /// A bucket that speaks S3.
+    S3(Box<S3>),
 }
 
 /// Files of PEM; read at start and again on SIGHUP.
@@ -431,11 +437,13 @@ impl Config {
                 "must lie outside data, so that a backup of data never holds the keys that open it",
             ));
         }
-        let Store::Local(store) = &self.store;
-        if self.root.starts_with(store) {
-            return Err(ConfigError::value("root", "must lie outside store.local"));
+        match &self.store {
+            Store::Local(store) if self.root.starts_with(store) => {
+                Err(ConfigError::value("root", "must lie outside store.local"))
+            }
+            Store::Local(_) => Ok(()),
+            Store::S3(s3) => s3.check(),
         }
-        Ok(())
     }
 
     fn check_country(&self) -> Result<(), ConfigError> {
@@ -574,21 +582,29 @@ impl Log {
 }
 
 fn at_least(key: &str, value: u64, least: u64) -> Result<(), ConfigError> {
+    at_least_in("limits", key, value, least)
+}
+
+fn at_most(key: &str, value: u64, most: u64) -> Result<(), ConfigError> {
+    at_most_in("limits", key, value, most)
+}
+
+fn at_least_in(table: &str, key: &str, value: u64, least: u64) -> Result<(), ConfigError> {
     if value >= least {
         return Ok(());
     }
     Err(ConfigError::value(
-        format!("limits.{key}"),
+        format!("{table}.{key}"),
         format!("must be at least {least}, is {value}"),
     ))
 }
 
-fn at_most(key: &str, value: u64, most: u64) -> Result<(), ConfigError> {
+fn at_most_in(table: &str, key: &str, value: u64, most: u64) -> Result<(), ConfigError> {
     if value <= most {
         return Ok(());
     }
     Err(ConfigError::value(
-        format!("limits.{key}"),
+        format!("{table}.{key}"),
         format!("must be at most {most}, is {value}"),
     ))
 }

@@ -39,6 +39,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("client", &["client", "proto"]),
     ("config.rs", &["access", "domain", "config"]),
+    ("config", &["config"]),
     ("telemetry.rs", &["config", "telemetry"]),
 ];
 
