@@ -15,6 +15,7 @@ pub mod codec;
 mod convert;
 mod download;
 mod gate;
+mod message;
 mod page;
 mod record_service;
 pub mod schema;
@@ -27,6 +28,8 @@ mod whole;
 pub const DECODE_BYTES: usize = limits::STREAM_MESSAGE_BYTES + FRAMING_BYTES;
 /// Longest request other than a stream's chunks: a descriptor is 32 KiB.
 pub const REQUEST_BYTES: usize = 1 << 20;
+/// Longest request that brings one message: its body, and a descriptor as it may be spelt.
+pub const MESSAGE_REQUEST_BYTES: usize = (1 << 20) + (256 << 10);
 /// Tags and lengths around a chunk, generously.
 const FRAMING_BYTES: usize = 64;
 

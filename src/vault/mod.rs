@@ -8,6 +8,7 @@ pub mod error;
 mod get;
 mod keystore;
 mod list;
+mod message;
 mod open;
 mod payload;
 mod put;
@@ -39,6 +40,7 @@ pub use budget::Budget;
 pub use error::{Error, Kind};
 pub use get::{ContentRange, Reading};
 pub use list::{ListPage, Order};
+pub use message::MessageSpec;
 pub use open::{OpenError, Opened, VaultSettings};
 pub use put::{Closing, Draft, Put, PutSpec};
 pub use record::Name;
@@ -61,6 +63,7 @@ pub struct Vault {
     rng: Arc<dyn Rng>,
     budget: Budget,
     under_way: put::UnderWay,
+    lanes: message::Lanes,
 }
 
 impl Vault {

@@ -37,6 +37,7 @@ use crate::{
 use super::{
     Budget, Error, Vault, apply,
     keystore::IndexKeyStore,
+    message::Lanes,
     put::UnderWay,
     record::{plain_row, read_plain},
     replay::{self, Replayed},
@@ -138,8 +139,9 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Ships what is queued and stops.
+    /// Ends the groups of messages that are under way, ships what is queued and stops.
     pub async fn close(self) {
+        self.vault.lanes.finish().await;
         self.stop.send_replace(true);
         let _ = self.shipping.await;
     }
@@ -147,6 +149,7 @@ impl Opened {
     /// Stops at once, as if the process had died: what is queued stays queued.
     #[cfg(any(test, feature = "testing"))]
     pub async fn crash(self) {
+        self.vault.lanes.cut().await;
         self.shipping.abort();
         let _ = self.shipping.await;
     }
@@ -363,6 +366,7 @@ fn assemble(
         rng: Arc::clone(&parts.rng),
         budget: Budget::new(settings.memory_budget),
         under_way: UnderWay::default(),
+        lanes: Lanes::default(),
     })
 }
 

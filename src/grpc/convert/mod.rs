@@ -14,7 +14,7 @@ use crate::{
     vault::Error,
 };
 
-pub(super) use descriptor::{change, closing, put_spec};
+pub(super) use descriptor::{change, closing, message_spec, put_spec};
 pub(super) use path::Path;
 pub(super) use query::{order, query};
 pub(super) use record::record_to_proto;

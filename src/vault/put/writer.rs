@@ -31,6 +31,7 @@ use super::{
         record::{BlobName, entry_place},
     },
     PutSpec, empty,
+    index::{Blob, Fresh, Told, fresh_record, outcome_of},
     upload::Upload,
 };
 
@@ -227,18 +228,19 @@ impl Writer {
             footer_sha256: encoded.sha256,
         };
         let descriptor = &spec.draft.descriptor;
-        match vault
-            .index_put(
-                &spec.actor,
-                &footer,
-                &blob,
-                object_length,
-                std::slice::from_ref(descriptor),
-                false,
-            )
-            .await
-        {
-            Ok(()) => Ok(vault.parse_fresh(&footer, &blob, descriptor.clone())),
+        let entry = Fresh {
+            index: 0,
+            descriptor,
+            actor: &spec.actor,
+        };
+        let indexed = Blob {
+            footer: &footer,
+            name: &blob,
+            length: object_length,
+        };
+        let mut outcomes = vault.index_entries(&indexed, Told::ByPut, vec![entry]).await;
+        match outcome_of(&mut outcomes, 0) {
+            Ok(()) => Ok(fresh_record(&footer, 0, descriptor.clone())),
             Err(error) => {
                 // Nothing points at the blob and nothing may: a rebuild would adopt it.
                 if error.kind == Kind::AlreadyExists {
@@ -288,7 +290,7 @@ impl Writer {
 }
 
 /// Runs CPU-bound work where it holds up nobody's I/O.
-async fn off_the_async_threads<T: Send + 'static>(
+pub(in crate::vault) async fn off_the_async_threads<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)
