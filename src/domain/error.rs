@@ -106,6 +106,20 @@ impl Error {
         self
     }
 
+    /// The same answer for another caller who waited for the same thing; the cause is told once, with the first.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            kind: self.kind,
+            reason: self.reason,
+            message: self.message.clone(),
+            field: self.field.clone(),
+            retry_after: self.retry_after,
+            details: self.details.clone(),
+            source: None,
+        }
+    }
+
     /// The same with its cause.
     #[must_use]
     pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {

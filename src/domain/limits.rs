@@ -4,6 +4,14 @@
 pub const RECORDING_BYTES: u64 = 64 << 30;
 /// Plaintext of one message body, 1 MiB.
 pub const MESSAGE_BYTES: u64 = 1 << 20;
+/// Messages of one batch: as many as share a blob.
+pub const BATCH_MESSAGES: usize = 1_000;
+/// One batch of messages, encoded, 4 MiB: what gRPC implementations take when nobody told them otherwise.
+pub const BATCH_BYTES: usize = 4 << 20;
+/// Descriptors of one batch, encoded, 2 MiB: its answer repeats them and must fit into a message as well.
+pub const BATCH_DESCRIPTOR_BYTES: usize = 2 << 20;
+/// Bodies and descriptors in the answer to a batch of reads, 3.5 MiB: the rest of 4 MiB is for what stands around them.
+pub const BATCH_ANSWER_BYTES: u64 = 3_584 << 10;
 /// Encoded descriptor, 32 KiB: read and opened whole on every listing.
 pub const DESCRIPTOR_BYTES: usize = 32 << 10;
 /// Footer of a blob, 1 MiB: read whole before anything in it is trusted.

@@ -17,6 +17,7 @@ mod download;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod gate;
+mod message;
 mod page;
 mod record_service;
 mod resumable;
@@ -31,6 +32,8 @@ mod whole;
 pub const DECODE_BYTES: usize = limits::STREAM_MESSAGE_BYTES + FRAMING_BYTES;
 /// Longest request other than a stream's chunks: a descriptor is 32 KiB.
 pub const REQUEST_BYTES: usize = 1 << 20;
+/// Longest request that brings one message: its body, and a descriptor as it may be spelt.
+pub const MESSAGE_REQUEST_BYTES: usize = (1 << 20) + (256 << 10);
 /// Tags and lengths around a chunk, generously.
 const FRAMING_BYTES: usize = 64;
 

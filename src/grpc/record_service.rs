@@ -8,17 +8,18 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     StreamLimits, convert,
     convert::{Path, optional, required},
-    download, gate, required_purpose, resumable, upload,
+    download, gate, message, required_purpose, resumable, upload,
 };
 use crate::{
     domain::principal::Action,
     proto::v1::{
-        AbortUploadRequest, AbortUploadResponse, BeginUploadRequest, BeginUploadResponse,
-        CommitUploadRequest, CommitUploadResponse, GetRecordRequest, GetRecordResponse, GetUploadRequest,
-        GetUploadResponse, ListRecordsRequest, ListRecordsResponse, PutRecordingRequest,
-        PutRecordingResponse, ReadRecordingRequest, ReadRecordingResponse, UpdateRecordRequest,
-        UpdateRecordResponse, WriteUploadRequest, WriteUploadResponse, get_record_request,
-        record_service_server::RecordService,
+        AbortUploadRequest, AbortUploadResponse, BatchGetMessagesRequest, BatchGetMessagesResponse,
+        BatchPutMessagesRequest, BatchPutMessagesResponse, BeginUploadRequest, BeginUploadResponse,
+        CommitUploadRequest, CommitUploadResponse, GetMessageRequest, GetMessageResponse, GetRecordRequest,
+        GetRecordResponse, GetUploadRequest, GetUploadResponse, ListRecordsRequest, ListRecordsResponse,
+        PutMessageRequest, PutMessageResponse, PutRecordingRequest, PutRecordingResponse,
+        ReadRecordingRequest, ReadRecordingResponse, UpdateRecordRequest, UpdateRecordResponse,
+        WriteUploadRequest, WriteUploadResponse, get_record_request, record_service_server::RecordService,
     },
     vault::{ContentRange, Error, Name, UpdateSpec, Vault},
 };
@@ -119,6 +120,61 @@ impl RecordService for RecordApi {
         let record = required(&asked.record_id, &Path::root("record_id"))?;
         let reading = self.vault.read(&tenant, record, range(asked)?, purpose).await?;
         Ok(Response::new(Box::pin(download::send(reading, self.limits))))
+    }
+
+    async fn put_message(
+        &self,
+        request: Request<PutMessageRequest>,
+    ) -> Result<Response<PutMessageResponse>, Status> {
+        let caller = gate::may_call(&request, Action::PutMessage)?;
+        let asked = request.into_inner();
+        let tenant = gate::in_scope(&caller, Action::PutMessage, &asked.tenant_id, &TENANT)?;
+        let record = message::put(&self.vault, &caller, &tenant, asked).await?;
+        Ok(Response::new(PutMessageResponse {
+            record: Some(convert::record_to_proto(&record)),
+        }))
+    }
+
+    async fn batch_put_messages(
+        &self,
+        request: Request<BatchPutMessagesRequest>,
+    ) -> Result<Response<BatchPutMessagesResponse>, Status> {
+        let caller = gate::may_call(&request, Action::BatchPutMessages)?;
+        let asked = request.into_inner();
+        let tenant = gate::in_scope(&caller, Action::BatchPutMessages, &asked.tenant_id, &TENANT)?;
+        let results = message::put_many(&self.vault, &caller, &tenant, asked).await?;
+        Ok(Response::new(BatchPutMessagesResponse { results }))
+    }
+
+    async fn get_message(
+        &self,
+        request: Request<GetMessageRequest>,
+    ) -> Result<Response<GetMessageResponse>, Status> {
+        let caller = gate::may_call(&request, Action::GetMessage)?;
+        let tenant = gate::in_scope(&caller, Action::GetMessage, &request.get_ref().tenant_id, &TENANT)?;
+        let purpose = required_purpose(&request)?;
+        let id = required(&request.get_ref().record_id, &Path::root("record_id"))?;
+        let (record, body) = self.vault.message(&tenant, id, purpose).await?;
+        Ok(Response::new(GetMessageResponse {
+            record: Some(convert::record_to_proto(&record)),
+            body,
+        }))
+    }
+
+    async fn batch_get_messages(
+        &self,
+        request: Request<BatchGetMessagesRequest>,
+    ) -> Result<Response<BatchGetMessagesResponse>, Status> {
+        let caller = gate::may_call(&request, Action::BatchGetMessages)?;
+        let tenant = gate::in_scope(
+            &caller,
+            Action::BatchGetMessages,
+            &request.get_ref().tenant_id,
+            &TENANT,
+        )?;
+        let purpose = required_purpose(&request)?;
+        let results = message::get_many(&self.vault, &tenant, request.get_ref(), purpose).await?;
+        Ok(Response::new(BatchGetMessagesResponse { results }))
     }
 
     async fn get_record(

@@ -2,8 +2,9 @@
 
 use std::{collections::HashMap, error::Error as _, fmt::Write as _, time::Duration};
 
+use prost::Message as _;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use crate::vault::{Error, Kind};
 
@@ -37,6 +38,17 @@ impl From<Error> for Status {
         let details = details(&error);
         Self::with_error_details(code(error.kind), error.message, details)
     }
+}
+
+/// The answer to one item of a batch: what the call for it alone would have been answered with.
+pub(super) fn of_item(error: Error) -> pb::Status {
+    let status = Status::from(error);
+    // What tonic sends as `grpc-status-details-bin` is this very message.
+    pb::Status::decode(status.details()).unwrap_or_else(|_| pb::Status {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
 }
 
 fn details(error: &Error) -> ErrorDetails {
@@ -106,11 +118,15 @@ mod tests {
     ];
 
     fn status_of(kind: Kind) -> Status {
+        error_of(kind).into()
+    }
+
+    fn error_of(kind: Kind) -> Error {
         let error = Error {
             field: Some("a.b".to_owned()),
             ..Error::new(kind, "SOME_REASON", "do this")
         };
-        error.because(std::io::Error::other("secret cause")).into()
+        error.because(std::io::Error::other("secret cause"))
     }
 
     #[test]
@@ -135,6 +151,15 @@ mod tests {
                 !retries && !precondition,
                 "{kind:?}"
             );
+        }
+    }
+
+    #[test]
+    fn an_item_is_answered_as_its_own_call_would_be() {
+        for (kind, code) in TABLE {
+            let (item, status) = (of_item(error_of(*kind)), status_of(*kind));
+            assert_eq!(item.code, *code as i32);
+            assert_eq!(item.encode_to_vec(), status.details(), "{kind:?}");
         }
     }
 

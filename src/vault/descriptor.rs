@@ -74,16 +74,7 @@ impl Place<'_> {
         rng: &dyn Rng,
     ) -> Result<Bytes, Error> {
         let encoded = zeroize::Zeroizing::new(to_proto(descriptor).encode_to_vec());
-        if encoded.len() > limits::DESCRIPTOR_BYTES {
-            let message = format!(
-                "the descriptor is too long limit={} bytes",
-                limits::DESCRIPTOR_BYTES
-            );
-            return Err(Error {
-                field: Some("descriptor".to_owned()),
-                ..Error::new(ErrorKind::Invalid, "DESCRIPTOR_TOO_LONG", message)
-            });
-        }
+        check_length(encoded.len())?;
         aead::wrap(key, &encoded, &self.context(), rng)
             .map(Bytes::from)
             .map_err(crypto_failed)
@@ -97,6 +88,21 @@ impl Place<'_> {
             storage::Descriptor::decode(opened.expose()).map_err(|_| Error::corrupt("descriptor"))?;
         from_proto(message).map_err(|_| Error::corrupt("descriptor"))
     }
+}
+
+/// Refuses a descriptor that is too long once it is encoded.
+pub(crate) fn check_length(encoded: usize) -> Result<(), Error> {
+    if encoded <= limits::DESCRIPTOR_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "the descriptor is too long limit={} bytes",
+        limits::DESCRIPTOR_BYTES
+    );
+    Err(Error {
+        field: Some("descriptor".to_owned()),
+        ..Error::new(ErrorKind::Invalid, "DESCRIPTOR_TOO_LONG", message)
+    })
 }
 
 /// Digest of what an entry holds beside its descriptor and the place's own fields.

@@ -93,6 +93,17 @@ impl Vault {
             .ok_or_else(Error::not_found)?;
         let (record, keys) = self.open_record(&located).await?;
         may_read(&record, purpose)?;
+        self.reading(located, record, keys, range)
+    }
+
+    /// Begins to read a record that passed gate 2.
+    pub(super) fn reading(
+        self: &Arc<Self>,
+        located: Located,
+        record: Record,
+        keys: DekKeys,
+        range: ContentRange,
+    ) -> Result<Reading, Error> {
         if range.offset >= record.size {
             return Err(Error {
                 field: Some("offset".into()),

@@ -11,6 +11,7 @@ mod get;
 mod keystore;
 mod list;
 mod making;
+mod message;
 mod open;
 mod page_token;
 mod payload;
@@ -45,6 +46,7 @@ pub use budget::Budget;
 pub use error::{Error, Kind};
 pub use get::{ContentRange, Reading};
 pub use list::{ListPage, Order};
+pub use message::MessageSpec;
 pub use open::{OpenError, Opened, UploadSettings, VaultSettings};
 pub use put::{Closing, Draft, Put, PutSpec};
 pub use record::Name;
@@ -70,6 +72,7 @@ pub struct Vault {
     turns: turns::Turns,
     under_way: put::UnderWay,
     uploads: uploads::Uploads,
+    lanes: message::Lanes,
 }
 
 impl Vault {

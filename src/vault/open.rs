@@ -39,6 +39,7 @@ use crate::{
 use super::{
     Budget, Error, Vault, apply,
     keystore::IndexKeyStore,
+    message::Lanes,
     put::UnderWay,
     record::{plain_row, read_plain},
     replay::{self, Replayed},
@@ -169,8 +170,9 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Ships what is queued and stops.
+    /// Ends the groups of messages that are under way, ships what is queued and stops.
     pub async fn close(self) {
+        self.vault.lanes.finish().await;
         self.stop.send_replace(true);
         let _ = self.syncing.await;
         let _ = self.shipping.await;
@@ -182,6 +184,7 @@ impl Opened {
         self.syncing.abort();
         let _ = self.syncing.await;
         self.vault.uploads.halt();
+        self.vault.lanes.cut().await;
         self.shipping.abort();
         let _ = self.shipping.await;
     }
@@ -407,6 +410,7 @@ fn assemble(
             Spool::new(Arc::clone(&settings.uploads.disk), settings.uploads.spool_bytes),
             settings.uploads.life_micros.min(limits::UPLOAD_MICROS),
         ),
+        lanes: Lanes::default(),
     })
 }
 

@@ -152,7 +152,7 @@ impl Vault {
             ..Change::default()
         };
         change.expect.extend(numbers.expectations());
-        change.put.extend(numbers.minted);
+        change.put.extend(numbers.minted.into_values());
         let found_by = new.into_iter().filter(|key| !old.contains(key));
         change.put.extend(found_by.map(|key| Row {
             key,

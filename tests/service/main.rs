@@ -5,6 +5,7 @@
 
 mod harness;
 mod listing;
+mod messages;
 mod reading;
 mod refusals;
 mod resuming;

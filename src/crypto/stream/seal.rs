@@ -28,11 +28,16 @@ impl ExtentBuffer {
     /// not touched: a short extent costs what it holds.
     pub fn new(extent: u32, spare: usize) -> Self {
         let capacity = extent_segments(extent) as usize * SEGMENT_LEN;
-        let mut bytes = BytesMut::with_capacity(capacity + spare);
+        Self::within(extent, BytesMut::with_capacity(capacity + spare))
+    }
+
+    /// The same in the memory of `bytes`, which holds nothing yet and grows when it must: small extents are sealed one behind
+    /// the other in the buffer that they are uploaded from.
+    pub fn within(extent: u32, mut bytes: BytesMut) -> Self {
         bytes.put_bytes(0, HEADER_LEN);
         Self {
             bytes,
-            full_len: capacity - TAG_LEN,
+            full_len: extent_segments(extent) as usize * SEGMENT_LEN - TAG_LEN,
             plaintext_len: 0,
         }
     }

@@ -17,7 +17,7 @@ use crate::{
         text::LabelKey,
     },
     proto::v1,
-    vault::{BeginSpec, Closing, DescriptorChange, Draft, Error, Kind, PutSpec},
+    vault::{BeginSpec, Closing, DescriptorChange, Draft, Error, Kind, MessageSpec, PutSpec},
 };
 
 /// What may be corrected: the API's names.
@@ -62,6 +62,21 @@ pub(in crate::grpc) fn put_spec(
             .map(|said| size(said, &at.field("expected_size_bytes")))
             .transpose()?,
         expected_sha256: expected_sha256(&spec.expected_sha256)?,
+    })
+}
+
+/// A message of a caller for a tenant that it acts for.
+pub(in crate::grpc) fn message_spec(
+    said: v1::PutMessageRequest,
+    caller: &Principal,
+) -> Result<MessageSpec, Error> {
+    let at = Path::root("descriptor");
+    let descriptor = said.descriptor.as_ref().ok_or_else(|| at.refuse("is required"))?;
+    Ok(MessageSpec {
+        actor: caller.alias().to_owned(),
+        draft: draft(descriptor, &at)?,
+        request: optional(&said.request_id, &Path::root("request_id"))?,
+        body: said.body,
     })
 }
 

@@ -15,7 +15,7 @@ use crate::{
     vault::Error,
 };
 
-pub(super) use descriptor::{begin_spec, change, closing, put_spec, size};
+pub(super) use descriptor::{begin_spec, change, closing, message_spec, put_spec, size};
 pub(super) use path::Path;
 pub(super) use query::{order, query};
 pub(super) use record::record_to_proto;

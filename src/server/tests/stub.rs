@@ -49,6 +49,34 @@ impl RecordService for Stub {
         Err(Status::unimplemented(""))
     }
 
+    async fn put_message(
+        &self,
+        _: Request<PutMessageRequest>,
+    ) -> Result<Response<PutMessageResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn batch_put_messages(
+        &self,
+        _: Request<BatchPutMessagesRequest>,
+    ) -> Result<Response<BatchPutMessagesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_message(
+        &self,
+        _: Request<GetMessageRequest>,
+    ) -> Result<Response<GetMessageResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn batch_get_messages(
+        &self,
+        _: Request<BatchGetMessagesRequest>,
+    ) -> Result<Response<BatchGetMessagesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn get_record(&self, _: Request<GetRecordRequest>) -> Result<Response<GetRecordResponse>, Status> {
         Err(Status::unimplemented(""))
     }

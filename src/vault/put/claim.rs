@@ -33,6 +33,7 @@ impl UnderWay {
     }
 }
 
+#[derive(Debug)]
 pub(in crate::vault) struct Claim {
     under_way: UnderWay,
     ids: Vec<[u8; 32]>,

@@ -22,10 +22,11 @@ use prost::Message;
 use crate::{
     blob::format::Request,
     domain::{
-        ids::{RecordId, RequestId, RetentionClassId, TenantId},
+        ids::{RecordId, RequestId, TenantId},
         limits, media,
         purpose::Purpose,
         record::{Descriptor, Kind as RecordKind, Party, Record},
+        tenant::TenantSettings,
         text::MediaType,
     },
     index::{Change, Key},
@@ -34,7 +35,9 @@ use crate::{
 use super::{Error, Kind, Vault, descriptor, record::Name, requests::tag_request, terms};
 
 pub(super) use claim::{Claim, UnderWay};
+pub(super) use index::{Blob, Fresh, Outcomes, Told, fresh_record, outcome_of};
 use received::Received;
+pub(super) use upload::Upload;
 use writer::Writer;
 pub(super) use writer::{FOOTER_ROOM, off_the_async_threads};
 
@@ -129,11 +132,7 @@ impl Vault {
             });
         }
         let settings = self.open_tenant(&spec.tenant, &row).await?.settings;
-        self.resolve_defaults(
-            &mut spec,
-            settings.default_retention_class,
-            &settings.allowed_purposes,
-        )?;
+        resolve_defaults(&mut spec.draft, &settings)?;
         let descriptor = &spec.draft.descriptor;
         self.require_class(
             &spec.tenant,
@@ -166,10 +165,15 @@ impl Vault {
     /// The record that a request id has made, if it has not expired.
     async fn record_of_request(&self, tenant: &TenantId, mac: [u8; 32]) -> Result<Option<RecordId>, Error> {
         let key = Key::Request(tenant.clone(), mac);
-        let Some(value) = self.index.get(&key).await? else {
-            return Ok(None);
-        };
-        let row: crate::proto::storage::RequestRow = self.rows.open(&key, &value)?;
+        match self.index.get(&key).await? {
+            Some(value) => self.record_in(&key, &value),
+            None => Ok(None),
+        }
+    }
+
+    /// The record in the row of a request id, if it has not expired.
+    pub(super) fn record_in(&self, key: &Key, value: &[u8]) -> Result<Option<RecordId>, Error> {
+        let row: crate::proto::storage::RequestRow = self.rows.open(key, value)?;
         if row.expires_micros <= self.clock.now().micros() {
             return Ok(None);
         }
@@ -181,30 +185,6 @@ impl Vault {
             .map_err(|_| Error::corrupt("index row"))
     }
 
-    pub(super) fn resolve_defaults(
-        &self,
-        spec: &mut PutSpec,
-        class: Option<RetentionClassId>,
-        purposes: &std::collections::BTreeSet<Purpose>,
-    ) -> Result<(), Error> {
-        if !spec.draft.has_retention_class {
-            spec.draft.descriptor.retention_class = class.ok_or_else(|| {
-                Error::invalid(
-                    "descriptor.retention_class",
-                    "is required: the tenant has no default",
-                )
-            })?;
-        }
-        if spec.draft.descriptor.allowed_purposes.is_empty() {
-            spec.draft.descriptor.allowed_purposes = if purposes.is_empty() {
-                Purpose::defaults().collect()
-            } else {
-                purposes.clone()
-            };
-        }
-        Ok(())
-    }
-
     /// What is derived from another record is an artifact, and its source must be there.
     pub(super) async fn kind_of(&self, spec: &PutSpec) -> Result<RecordKind, Error> {
         let Some(source) = spec.draft.descriptor.derived_from else {
@@ -212,10 +192,7 @@ impl Vault {
         };
         match self.locate(&spec.tenant, &Name::Id(source)).await? {
             Some(_) => Ok(RecordKind::Artifact),
-            None => Err(Error::invalid(
-                "descriptor.derived_from",
-                "must name a record of the tenant",
-            )),
+            None => Err(no_source()),
         }
     }
 }
@@ -257,14 +234,21 @@ impl Put {
     pub async fn finish(mut self, closing: Closing) -> Result<Record, Error> {
         self.received.check(&self.spec)?;
         let keys = self.vault.keys.tenant(&self.spec.tenant).await?;
-        let asked = asked_for(&self.said, &closing, &self.received);
+        let crc = self.received.crc.unwrap_or(0);
+        let asked = asked_for(&self.said, &closing, self.received.bytes, crc);
         let tag = self
             .spec
             .request
             .as_ref()
             .map(|r| tag_request(&keys, &self.spec.tenant, r, &asked));
         match self.mode {
-            Mode::Repeat(record) => repeat(&self.vault, &self.spec.tenant, tag, record).await,
+            Mode::Repeat(record) => {
+                let record = repeat(&self.vault, &self.spec.tenant, tag, record).await?;
+                if record.kind == RecordKind::Message {
+                    return Err(request_reused());
+                }
+                Ok(record)
+            }
             Mode::Store(writer) => {
                 let mut descriptor = self.spec.draft.descriptor;
                 if !self.spec.draft.has_media_type {
@@ -280,7 +264,29 @@ impl Put {
     }
 }
 
-async fn repeat(
+/// What was not said, from the tenant's settings.
+pub(super) fn resolve_defaults(draft: &mut Draft, settings: &TenantSettings) -> Result<(), Error> {
+    if !draft.has_retention_class {
+        let class = settings.default_retention_class.clone();
+        draft.descriptor.retention_class = class.ok_or_else(|| {
+            Error::invalid(
+                "descriptor.retention_class",
+                "is required: the tenant has no default",
+            )
+        })?;
+    }
+    if draft.descriptor.allowed_purposes.is_empty() {
+        draft.descriptor.allowed_purposes = if settings.allowed_purposes.is_empty() {
+            Purpose::defaults().collect()
+        } else {
+            settings.allowed_purposes.clone()
+        };
+    }
+    Ok(())
+}
+
+/// The record of a request that was answered before, if it asked for the same.
+pub(super) async fn repeat(
     vault: &Arc<Vault>,
     tenant: &TenantId,
     tag: Option<Request>,
@@ -295,10 +301,11 @@ async fn repeat(
     Ok(vault.open_record(&located).await?.0)
 }
 
-/// What a request asked for, as bytes that are the same for the same request.
-fn asked_for(said: &[u8], closing: &Closing, received: &Received) -> Vec<u8> {
-    let mut asked = received.bytes.to_be_bytes().to_vec();
-    asked.extend_from_slice(&received.crc.unwrap_or(0).to_be_bytes());
+/// What a request asked for, as bytes that are the same for the same request: `length` and CRC-32C of the content, the closing,
+/// and the descriptor as it was said.
+pub(super) fn asked_for(said: &[u8], closing: &Closing, length: u64, crc: u32) -> Vec<u8> {
+    let mut asked = length.to_be_bytes().to_vec();
+    asked.extend_from_slice(&crc.to_be_bytes());
     asked.extend_from_slice(&closing.duration_millis.unwrap_or(-1).to_be_bytes());
     let parties = closing.parties.iter().map(descriptor::party_to_proto).collect();
     let closing = crate::proto::storage::Descriptor {
@@ -365,4 +372,8 @@ pub(super) fn request_reused() -> Error {
         "REQUEST_ID_REUSED",
         "the request_id was used for something else; use a new one for each request",
     )
+}
+
+pub(super) fn no_source() -> Error {
+    Error::invalid("descriptor.derived_from", "must name a record of the tenant")
 }

@@ -22,6 +22,7 @@ use super::{
         record::BlobName,
     },
     PutSpec, empty,
+    index::{Blob, Fresh, Told, fresh_record, outcome_of},
     upload::Upload,
 };
 
@@ -193,18 +194,20 @@ impl Writer {
             object_version: version.0,
             footer_sha256: encoded.sha256,
         };
-        match vault
-            .index_put(
-                &spec.actor,
-                &footer,
-                &blob,
-                object_length,
-                std::slice::from_ref(descriptor),
-                false,
-            )
-            .await
-        {
-            Ok(()) => Ok(vault.parse_fresh(&footer, &blob, descriptor.clone())),
+        let descriptor = &spec.draft.descriptor;
+        let entry = Fresh {
+            index: 0,
+            descriptor,
+            actor: &spec.actor,
+        };
+        let indexed = Blob {
+            footer: &footer,
+            name: &blob,
+            length: object_length,
+        };
+        let mut outcomes = vault.index_entries(&indexed, Told::ByPut, vec![entry]).await;
+        match outcome_of(&mut outcomes, 0) {
+            Ok(()) => Ok(fresh_record(&footer, 0, descriptor.clone())),
             Err(error) => {
                 // Nothing points at the blob and nothing may: a rebuild would adopt it.
                 if error.kind == Kind::AlreadyExists {

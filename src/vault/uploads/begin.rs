@@ -17,7 +17,9 @@ use crate::{
 use super::{
     super::{
         Error, Kind, Vault, descriptor,
-        put::{Claim, Draft, PutSpec, external_id_taken, off_the_async_threads, request_reused},
+        put::{
+            Claim, Draft, PutSpec, external_id_taken, off_the_async_threads, request_reused, resolve_defaults,
+        },
         requests::tag_request,
         terms,
     },
@@ -76,11 +78,7 @@ impl Vault {
             expected_size: None,
             expected_sha256: None,
         };
-        self.resolve_defaults(
-            &mut put,
-            settings.default_retention_class,
-            &settings.allowed_purposes,
-        )?;
+        resolve_defaults(&mut put.draft, &settings)?;
         let class = &put.draft.descriptor.retention_class;
         self.require_class(&put.tenant, class, "descriptor.retention_class")
             .await?;

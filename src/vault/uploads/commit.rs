@@ -21,7 +21,10 @@ use crate::{
 use super::{
     super::{
         Error, Kind, Vault, descriptor,
-        put::{Closing, FOOTER_ROOM, closed, empty, off_the_async_threads, sniffed},
+        put::{
+            Blob, Closing, FOOTER_ROOM, Fresh, Told, closed, empty, fresh_record, off_the_async_threads,
+            outcome_of, sniffed,
+        },
         record::BlobName,
     },
     Phase, UploadStatus, committed, journal,
@@ -160,16 +163,19 @@ impl Vault {
                 None => return Err(error.into()),
             },
         };
-        let put = self.index_put(
-            &session.begun.actor,
-            &footer,
-            &blob,
+        let entry = Fresh {
+            index: 0,
+            descriptor: &described,
+            actor: &session.begun.actor,
+        };
+        let indexed = Blob {
+            footer: &footer,
+            name: &blob,
             length,
-            std::slice::from_ref(&described),
-            false,
-        );
-        match put.await {
-            Ok(()) => Ok(self.parse_fresh(&footer, &blob, described)),
+        };
+        let mut outcomes = self.index_entries(&indexed, Told::ByPut, vec![entry]).await;
+        match outcome_of(&mut outcomes, 0) {
+            Ok(()) => Ok(fresh_record(&footer, 0, described)),
             Err(error) if error.kind == Kind::AlreadyExists => {
                 // An adoption may have been faster.
                 if let Ok(record) = self.record_of_upload(session).await {
