@@ -4,6 +4,7 @@
 //! <data>/lock         held by whoever has the vault open
 //! <data>/index/       sled: a view of the bucket, made again when it is lost or damaged
 //! <data>/index-id     which index this is; the bucket's claim names it
+//! <data>/spool/       uploads that are not finished: sealed
 //! <data>/bucket/      the bucket, in dev mode; elsewhere it is where the configuration says, or behind S3
 //! <data>/pki/         certificates, in dev mode
 //! <data>/client.toml  where the server is and who may call, in dev mode

@@ -9,7 +9,8 @@ use crate::{
     domain::clock::{Clock, Rng, SystemClock},
     index::IndexError,
     keys::file::FileRoot,
-    vault::{OpenError, Opened, Vault, VaultSettings},
+    spool::Directory,
+    vault::{OpenError, Opened, UploadSettings, Vault, VaultSettings},
 };
 
 use super::{AppError, index, lock::DataLock, store};
@@ -75,13 +76,22 @@ impl OpenVault {
         let store = store::open(config, &clock, &rng).await?;
         check_root(&*store, config, how).await?;
         let root = FileRoot::open(&config.root, Arc::clone(&rng))?;
+        let spool = config.data.join("spool");
         let settings = VaultSettings {
             region: config.region()?,
             country: config.region.country.clone(),
             node: NODE,
             memory_budget: config.limits.memory_budget_bytes,
+            tenant_share_percent: config.limits.tenant_share_percent,
             index_id: index::id(&config.data, &*clock, &*rng)?,
             take_over: how.rebuild,
+            uploads: UploadSettings {
+                disk: Arc::new(Directory::open(&spool).map_err(AppError::file(spool))?),
+                spool_bytes: config.limits.spool_bytes,
+                life_micros: i64::try_from(config.limits.upload_life_seconds)
+                    .unwrap_or(i64::MAX)
+                    .saturating_mul(1_000_000),
+            },
         };
         let (data, cache_bytes) = (config.data.clone(), config.index.cache_bytes);
         let index = tokio::task::spawn_blocking(move || index::open(&data, cache_bytes))

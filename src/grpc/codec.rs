@@ -12,11 +12,11 @@ use tonic::{
 };
 
 use super::{
-    DECODE_BYTES, REQUEST_BYTES,
+    DECODE_BYTES, MESSAGE_REQUEST_BYTES, REQUEST_BYTES,
     schema::{Refused, Schema},
 };
 use crate::{
-    proto::v1::PutRecordingRequest,
+    proto::v1::{BatchPutMessagesRequest, PutMessageRequest, PutRecordingRequest},
     vault::{Error, Kind},
 };
 
@@ -88,14 +88,9 @@ impl Rule {
         if !U::NAME.ends_with("Request") {
             return Self::Lenient;
         }
-        let limit = if U::NAME == PutRecordingRequest::NAME {
-            DECODE_BYTES
-        } else {
-            REQUEST_BYTES
-        };
         Self::Strict {
             message: Schema::api().index(&U::full_name()),
-            limit,
+            limit: longest(U::NAME),
         }
     }
 
@@ -121,12 +116,27 @@ impl<U: Message + Default> Decoder for StrictDecoder<U> {
     }
 }
 
+/// Takes a message of its type's rule out of `bytes`.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn decode_strictly<U: Message + Name + Default>(mut bytes: Bytes) -> Result<U, Error> {
+    decode(Rule::of::<U>(), &mut bytes)
+}
+
 /// Takes the message out of `buffer` without copying it: `bytes` fields are slices of what arrived.
 fn decode<U: Message + Default>(rule: Rule, buffer: &mut impl Buf) -> Result<U, Error> {
     let bytes: Bytes = buffer.copy_to_bytes(buffer.remaining());
     rule.check(&bytes)?;
     // prost's text may quote what it could not read; its own error stays here.
     U::decode(bytes).map_err(|_| malformed())
+}
+
+/// Longest request of this name: only those that bring content may be long.
+fn longest(name: &str) -> usize {
+    match name {
+        PutRecordingRequest::NAME | BatchPutMessagesRequest::NAME => DECODE_BYTES,
+        PutMessageRequest::NAME => MESSAGE_REQUEST_BYTES,
+        _ => REQUEST_BYTES,
+    }
 }
 
 fn refusal(refused: Refused) -> Error {

@@ -1,10 +1,7 @@
 //! Records are found: the narrowest index that the query allows, then what is sealed is opened and compared.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use prost::Message;
-
 use crate::{
-    crypto::{blind, context::Context},
+    crypto::context::Context,
     domain::{
         clock::Timestamp,
         ids::{RecordId, TenantId},
@@ -12,16 +9,14 @@ use crate::{
         record::{Query, Record},
     },
     index::{Key, Range, Scan, key::Number},
-    proto::storage::PageToken,
 };
 
-use super::{Error, Vault, record::may_see, terms};
+use super::{Error, Vault, page_token, record::may_see, terms};
 
 /// Rows looked at for one page: a query that matches little answers with a short page and a token, not with a long wait.
 const ROWS_PER_PAGE: usize = 5_000;
 /// Rows read at once.
 const BATCH: usize = 256;
-const MAC_LEN: usize = 16;
 
 /// In which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -48,6 +43,7 @@ enum Through {
     Time,
     Conversation(Number),
     Subject(Number),
+    Source(RecordId),
 }
 
 impl Vault {
@@ -64,9 +60,13 @@ impl Vault {
         token: Option<&str>,
         purpose: Purpose,
     ) -> Result<ListPage, Error> {
+        let _turn = self.turn(tenant).await?;
         self.active_tenant(tenant).await?;
+        let mac_key = self.keys.region().row_mac();
         let stated = state_query(tenant, query, order);
-        let after = token.map(|token| self.open_token(token, &stated)).transpose()?;
+        let after = token
+            .map(|token| page_token::open(mac_key, token, &stated))
+            .transpose()?;
         let Some(through) = self.narrowest(tenant, query).await? else {
             return Ok(ListPage {
                 records: Vec::new(),
@@ -100,7 +100,7 @@ impl Vault {
                     page.next = after
                         .as_ref()
                         .and_then(position)
-                        .map(|at| self.seal_token(at, &stated));
+                        .map(|at| page_token::seal(mac_key, at, &stated));
                     return Ok(page);
                 }
                 page.records
@@ -114,7 +114,7 @@ impl Vault {
                 page.next = after
                     .as_ref()
                     .and_then(position)
-                    .map(|at| self.seal_token(at, &stated));
+                    .map(|at| page_token::seal(mac_key, at, &stated));
                 return Ok(page);
             }
         }
@@ -122,6 +122,9 @@ impl Vault {
 
     /// The index to read, or `None` if the query names somebody that nobody knows.
     async fn narrowest(&self, tenant: &TenantId, query: &Query) -> Result<Option<Through>, Error> {
+        if let Some(source) = query.derived_from {
+            return Ok(Some(Through::Source(source)));
+        }
         let keys = self.keys.tenant(tenant).await?;
         let key = keys.index_key();
         let (blind, through): (_, fn(Number) -> Through) = if let Some(subject) = &query.subject {
@@ -160,39 +163,6 @@ impl Vault {
         }
         Ok(opened)
     }
-
-    /// A token: where the page ended, and a MAC over it and the query.
-    fn seal_token(&self, (start, record): (Timestamp, RecordId), stated: &[u8]) -> String {
-        let token = PageToken {
-            start_micros: start.micros(),
-            record_id: record.as_bytes().to_vec().into(),
-            name: String::new(),
-        };
-        let mut bytes = token.encode_to_vec();
-        let mac = blind::row_mac(self.keys.region().row_mac(), stated, &bytes);
-        bytes.extend_from_slice(&mac);
-        URL_SAFE_NO_PAD.encode(bytes)
-    }
-
-    fn open_token(&self, token: &str, stated: &[u8]) -> Result<(Timestamp, RecordId), Error> {
-        let refused = || {
-            Error::invalid(
-                "page_token",
-                "must come from the response before, with the same query and order",
-            )
-        };
-        if token.len() > 256 {
-            return Err(refused());
-        }
-        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| refused())?;
-        let (message, mac) = bytes.split_last_chunk::<MAC_LEN>().ok_or_else(refused)?;
-        if !blind::row_mac_ok(self.keys.region().row_mac(), stated, message, mac) {
-            return Err(refused());
-        }
-        let token = PageToken::decode(message).map_err(|_| refused())?;
-        let record = RecordId::from_slice(&token.record_id).map_err(|_| refused())?;
-        Ok((Timestamp(token.start_micros), record))
-    }
 }
 
 impl Through {
@@ -203,6 +173,7 @@ impl Through {
             Self::Time => Range::ByTime(tenant.clone(), from, until),
             Self::Conversation(number) => Range::ByConversation(tenant.clone(), number, from, until),
             Self::Subject(number) => Range::BySubject(tenant.clone(), number, from, until),
+            Self::Source(source) => Range::BySource(tenant.clone(), source, from, until),
         }
     }
 
@@ -211,6 +182,7 @@ impl Through {
             Self::Time => Key::ByTime(tenant.clone(), start, record),
             Self::Conversation(number) => Key::ByConversation(tenant.clone(), number, start, record),
             Self::Subject(number) => Key::BySubject(tenant.clone(), number, start, record),
+            Self::Source(source) => Key::BySource(tenant.clone(), source, start, record),
         }
     }
 }
@@ -220,7 +192,8 @@ fn position(key: &Key) -> Option<(Timestamp, RecordId)> {
     match key {
         Key::ByTime(_, start, record)
         | Key::ByConversation(_, _, start, record)
-        | Key::BySubject(_, _, start, record) => Some((*start, *record)),
+        | Key::BySubject(_, _, start, record)
+        | Key::BySource(_, _, start, record) => Some((*start, *record)),
         _ => None,
     }
 }
@@ -244,6 +217,10 @@ fn state_query(tenant: &TenantId, query: &Query, order: Order) -> Vec<u8> {
         Some(crate::domain::record::SubjectIdentifier::Tel(tel)) => stated.u32(1).text(tel.as_str()),
         Some(crate::domain::record::SubjectIdentifier::Mailto(m)) => stated.u32(2).text(&m.folded()),
         Some(crate::domain::record::SubjectIdentifier::External(id)) => stated.u32(3).text(id.as_str()),
+    };
+    stated = match &query.derived_from {
+        None => stated.bytes(&[]),
+        Some(source) => stated.bytes(source.as_bytes()),
     };
     for (key, value) in &query.labels {
         stated = stated.text(key.as_str()).text(value);

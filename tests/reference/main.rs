@@ -9,5 +9,6 @@ mod drive;
 mod faults;
 mod flip;
 mod kit;
+mod messages;
 mod model;
 mod ops;

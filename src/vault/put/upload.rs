@@ -9,7 +9,8 @@ use crate::blob::store::{BlobStore, ObjectKey, ObjectVersion, PartReceipt, Store
 use super::Error;
 
 /// A multipart upload that is aborted unless it is finished.
-pub(super) struct Upload {
+#[derive(Debug)]
+pub(in crate::vault) struct Upload {
     store: Arc<dyn BlobStore>,
     key: ObjectKey,
     id: Option<UploadId>,
@@ -17,7 +18,7 @@ pub(super) struct Upload {
 
 impl Upload {
     /// An object of which nothing is stored yet.
-    pub(super) fn new(store: Arc<dyn BlobStore>, key: ObjectKey) -> Self {
+    pub(in crate::vault) fn new(store: Arc<dyn BlobStore>, key: ObjectKey) -> Self {
         Self { store, key, id: None }
     }
 
@@ -29,7 +30,7 @@ impl Upload {
     }
 
     /// Stores the last part, or the only one, and makes the object visible.
-    pub(super) async fn finish(
+    pub(in crate::vault) async fn finish(
         &mut self,
         number: u32,
         offset: u64,
