@@ -85,7 +85,7 @@ fn default_operation_seconds() -> u64 {
 impl S3 {
     /// Whether the bucket's name is part of the path.
     pub fn is_path_style(&self) -> bool {
-        self.path_style.unwrap_or(self.endpoint.is_some())
+        self.path_style.unwrap_or_else(|| self.endpoint.is_some())
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {

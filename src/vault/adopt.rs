@@ -91,7 +91,8 @@ impl Vault {
         let (footer, footer_sha256) = self.read_footer(&object.key).await?;
         let name = BlobName {
             object_key: object.key.to_string(),
-            object_version: String::new(),
+            // A listing does not tell it.
+            object_version: self.store.head(&object.key).await?.version.0,
             footer_sha256,
         };
         let mut wanted = Vec::new();

@@ -302,7 +302,7 @@ impl Vault {
         let (described, _) = self.open_entry(&footer, 0, key.as_str()).await.ok()?;
         let blob = BlobName {
             object_key: key.to_string(),
-            object_version: String::new(),
+            object_version: info.version.0,
             footer_sha256,
         };
         Some((blob, footer, described, info.length))
