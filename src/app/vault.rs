@@ -5,6 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use crate::{
     blob::{
         local::LocalStore,
+        patient::{Patience, Patient},
         store::{BlobStore, ObjectKey, StoreError},
     },
     config::{Config, Store},
@@ -95,7 +96,7 @@ impl OpenVault {
             .map_err(std::io::Error::other)??;
         let opened = Vault::open(
             settings,
-            Arc::new(store),
+            Arc::new(Patient::new(store, Patience::default())),
             Arc::new(index),
             Arc::new(root),
             clock,

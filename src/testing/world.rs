@@ -14,7 +14,10 @@ use std::{
 };
 
 use crate::{
-    blob::local::LocalStore,
+    blob::{
+        local::LocalStore,
+        patient::{Patience, Patient},
+    },
     domain::{
         clock::{Clock, Rng},
         ids::{IndexId, RegionName},
@@ -67,6 +70,8 @@ pub struct World {
     pub rng: SeededRng,
     /// What goes wrong with its store.
     pub faults: Faults,
+    /// How long the vault waits for its store from the next start on; it pauses less than in life.
+    pub patience: Patience,
     opened: Option<Opened>,
 }
 
@@ -95,6 +100,10 @@ impl World {
             clock,
             rng,
             faults: Faults::default(),
+            patience: Patience {
+                pause: Duration::from_millis(1),
+                ..Patience::default()
+            },
             opened: None,
         })
     }
@@ -117,7 +126,7 @@ impl World {
         let root = FileRoot::open(&self.root_path(), self.arc_rng())?;
         let opened = Vault::open(
             self.settings.clone(),
-            Arc::new(store),
+            Arc::new(Patient::new(store, self.patience)),
             index,
             Arc::new(root),
             self.arc_clock(),

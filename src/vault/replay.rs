@@ -36,6 +36,7 @@ use crate::{
 use super::{
     Error, Kind, OpenError, Vault, apply,
     open::log_row,
+    payload::once_more,
     record::{BlobName, Name, plain_row},
 };
 
@@ -585,7 +586,13 @@ impl Vault {
     }
 
     /// Reads the footer at the end of a blob, and its SHA-256. Not yet authenticated: the caller compares it with what is.
+    ///
+    /// Read once more if it is malformed: a replay leaves out what it cannot read.
     pub(super) async fn read_footer(&self, object: &ObjectKey) -> Result<(Footer, [u8; 32]), Error> {
+        once_more(|| self.read_footer_once(object)).await
+    }
+
+    async fn read_footer_once(&self, object: &ObjectKey) -> Result<(Footer, [u8; 32]), Error> {
         let mut length = TAIL_LEN;
         loop {
             let tail = match self.store.get(object, ByteRange::Suffix { length }).await {

@@ -11,3 +11,4 @@ mod flip;
 mod kit;
 mod model;
 mod ops;
+mod weather;

@@ -98,7 +98,8 @@ impl Vault {
     ///
     /// # Errors
     /// [`Kind::NotFound`] for a tenant that is not; [`Kind::Invalid`] names a field; [`Kind::AlreadyExists`] for an external id
-    /// that is taken; [`Kind::Conflict`] if an upload with the same request id or external id is under way.
+    /// that is taken; [`Kind::Conflict`] if an upload with the same request id or external id is under way;
+    /// [`Kind::Unavailable`] while the bucket takes no leaves and [`limits::QUEUED_LEAVES`] wait.
     pub async fn begin_put(self: &Arc<Self>, mut spec: PutSpec) -> Result<Put, Error> {
         let (row, _) = self.active_tenant(&spec.tenant).await?;
         let keys = self.keys.tenant(&spec.tenant).await?;
@@ -127,6 +128,7 @@ impl Vault {
                 _claim: claim,
             });
         }
+        self.ledger.keeps_up().await?;
         let settings = self.open_tenant(&spec.tenant, &row).await?.settings;
         self.resolve_defaults(
             &mut spec,
