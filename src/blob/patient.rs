@@ -157,7 +157,8 @@ impl<S: BlobStore> BlobStore for Patient<S> {
         next: Option<&str>,
         limit: usize,
     ) -> Result<Listing, StoreError> {
-        self.read(|| self.store.list(prefix, delimited, next, limit)).await
+        self.read(|| self.store.list(prefix, delimited, next, limit))
+            .await
     }
 }
 

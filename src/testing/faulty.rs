@@ -274,22 +274,16 @@ where
 #[async_trait]
 impl<S: BlobStore> BlobStore for FaultyStore<S> {
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<ObjectVersion, StoreError> {
-        self.plain(
-            Operation::Put,
-            key.as_str(),
-            body.len(),
-            || self.store.put(key, body.clone()),
-        )
+        self.plain(Operation::Put, key.as_str(), body.len(), || {
+            self.store.put(key, body.clone())
+        })
         .await
     }
 
     async fn overwrite(&self, key: &ObjectKey, body: Bytes) -> Result<ObjectVersion, StoreError> {
-        self.plain(
-            Operation::Overwrite,
-            key.as_str(),
-            body.len(),
-            || self.store.overwrite(key, body.clone()),
-        )
+        self.plain(Operation::Overwrite, key.as_str(), body.len(), || {
+            self.store.overwrite(key, body.clone())
+        })
         .await
     }
 
@@ -317,18 +311,17 @@ impl<S: BlobStore> BlobStore for FaultyStore<S> {
         upload: &UploadId,
         parts: &[PartReceipt],
     ) -> Result<ObjectVersion, StoreError> {
-        self.plain(
-            Operation::Complete,
-            key.as_str(),
-            0,
-            || self.store.complete(key, upload, parts),
-        )
+        self.plain(Operation::Complete, key.as_str(), 0, || {
+            self.store.complete(key, upload, parts)
+        })
         .await
     }
 
     async fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {
-        self.plain(Operation::Abort, key.as_str(), 0, || self.store.abort(key, upload))
-            .await
+        self.plain(Operation::Abort, key.as_str(), 0, || {
+            self.store.abort(key, upload)
+        })
+        .await
     }
 
     async fn uploads(&self, prefix: &str) -> Result<Vec<(ObjectKey, UploadId, i64)>, StoreError> {
@@ -376,12 +369,9 @@ impl<S: BlobStore> BlobStore for FaultyStore<S> {
         next: Option<&str>,
         limit: usize,
     ) -> Result<Listing, StoreError> {
-        self.plain(
-            Operation::List,
-            prefix,
-            0,
-            || self.store.list(prefix, delimited, next, limit),
-        )
+        self.plain(Operation::List, prefix, 0, || {
+            self.store.list(prefix, delimited, next, limit)
+        })
         .await
     }
 }

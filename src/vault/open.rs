@@ -218,6 +218,7 @@ impl Vault {
             None => None,
             Some(mut replayed) => {
                 vault.adopt_unlogged(&mut replayed).await?;
+                vault.caught_up().await?;
                 Some(replayed)
             }
         };
@@ -554,7 +555,10 @@ async fn open_epoch(
         return Ok((Arc::new(region), None));
     }
     // Nothing vouches for the manifest yet, and what is made now will for ever: it must not have been misread.
-    let again = parts.store.get(&ObjectKey::parse(MANIFEST)?, ByteRange::Full).await?;
+    let again = parts
+        .store
+        .get(&ObjectKey::parse(MANIFEST)?, ByteRange::Full)
+        .await?;
     if manifest_sha256(&again.bytes) != *manifest {
         return Err(OpenError::Manifest);
     }

@@ -24,8 +24,8 @@ use super::{
     kit::*,
     model::{Answer, Model, Outcome, Upload},
     ops::{
-        After, Draw, Etag, Fault, Harm, Op, Other, Storm, Which, class_id, external_id, history, purpose, request_id,
-        tenant_id,
+        After, Draw, Etag, Fault, Harm, Op, Other, Storm, Which, class_id, external_id, history, purpose,
+        request_id, tenant_id,
     },
 };
 
@@ -358,8 +358,20 @@ impl Drive {
         match storm {
             Storm::Gone => faults.take_down(),
             Storm::Denied => faults.take_down_with(Failure::Denied),
-            Storm::Slow => drop(faults.on_all().every(3).always().fail_before(Failure::Unavailable)),
-            Storm::LogGone => drop(faults.on_all().below("log/").always().fail_before(Failure::Unavailable)),
+            Storm::Slow => drop(
+                faults
+                    .on_all()
+                    .every(3)
+                    .always()
+                    .fail_before(Failure::Unavailable),
+            ),
+            Storm::LogGone => drop(
+                faults
+                    .on_all()
+                    .below("log/")
+                    .always()
+                    .fail_before(Failure::Unavailable),
+            ),
             Storm::Noise => drop(faults.on(Operation::Get).every(3).always().flip(50)),
         }
         for op in ops {

@@ -498,9 +498,8 @@ fn weather() -> impl Strategy<Value = Op> {
 
 fn fault() -> impl Strategy<Value = Fault> {
     use Operation as O;
-    let failure = || {
-        prop_oneof![3 => Just(Failure::Unavailable), 1 => Just(Failure::Full), 1 => Just(Failure::Denied)]
-    };
+    let failure =
+        || prop_oneof![3 => Just(Failure::Unavailable), 1 => Just(Failure::Full), 1 => Just(Failure::Denied)];
     let writes = prop_oneof![
         4 => Just(O::Put), 3 => Just(O::Overwrite), 1 => Just(O::Begin), 2 => Just(O::PutPart), 2 => Just(O::Complete),
         1 => Just(O::Abort), 1 => Just(O::Delete),

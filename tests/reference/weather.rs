@@ -18,7 +18,8 @@ use callvault::{
 
 use super::{
     faults::{
-        TEL, TWO_EXTENTS, a_call, eventually, objects, rebuilt, requested, slots_are_used_once, uploads, world,
+        TEL, TWO_EXTENTS, a_call, eventually, objects, rebuilt, requested, slots_are_used_once, uploads,
+        world,
     },
     kit::*,
 };
@@ -147,7 +148,11 @@ async fn a_completion_that_nobody_could_look_for_is_one_record_after_its_retry()
     assert_eq!(everything(world.vault(), &t).await, []);
     world.clock.advance(1_000_000);
     let record = put(world.vault(), spec.clone(), &body).await.unwrap();
-    assert_eq!(objects(&world, "blobs/").await.len(), 2, "one of them is an orphan");
+    assert_eq!(
+        objects(&world, "blobs/").await.len(),
+        2,
+        "one of them is an orphan"
+    );
     for _ in 0..2 {
         assert_eq!(put(world.vault(), spec.clone(), &body).await.unwrap(), record);
         assert_eq!(everything(world.vault(), &t).await, std::slice::from_ref(&record));
@@ -163,7 +168,11 @@ async fn credentials_that_expire_anywhere_are_told_and_renewed_without_a_restart
         let (spec, body) = (requested(&t, &format!("r{n}")), content(n as u64, length));
         at(&world.faults, operation, nth).fail_before(Failure::Denied);
         let error = put(world.vault(), spec.clone(), &body).await.unwrap_err();
-        assert_eq!(told(&error), (Kind::Unavailable, "STORE_DENIED"), "{operation} {nth}");
+        assert_eq!(
+            told(&error),
+            (Kind::Unavailable, "STORE_DENIED"),
+            "{operation} {nth}"
+        );
         assert_eq!(everything(world.vault(), &t).await.len(), n, "{operation} {nth}");
         eventually("the upload is aborted", async || uploads(&world).await == 0).await;
         records.push(put(world.vault(), spec, &body).await.unwrap());
@@ -225,20 +234,29 @@ async fn a_bucket_that_is_gone_for_a_while_comes_back_to_all_that_was_queued() {
             "what was refused holds nothing"
         );
         assert!(world.vault().collect_orphans().await.is_err());
-        assert_eq!(everything(world.vault(), &t).await.len(), 21, "the index is there");
+        assert_eq!(
+            everything(world.vault(), &t).await.len(),
+            21,
+            "the index is there"
+        );
         world.faults.bring_up();
         waiting.await.unwrap().unwrap();
-        put(world.vault(), requested(&t, "afterwards"), &content(2, TWO_EXTENTS))
-            .await
-            .unwrap();
-        assert_eq!(
-            read(world.vault(), &t, kept.id).await.unwrap(),
-            content(1, 9)
-        );
+        put(
+            world.vault(),
+            requested(&t, "afterwards"),
+            &content(2, TWO_EXTENTS),
+        )
+        .await
+        .unwrap();
+        assert_eq!(read(world.vault(), &t, kept.id).await.unwrap(), content(1, 9));
         world.vault().collect_orphans().await.unwrap();
         no_findings(world.vault()).await;
         let before = everything(world.vault(), &t).await;
-        assert_eq!(rebuilt(&mut world).await.adopted, 0, "every leaf was shipped, in order");
+        assert_eq!(
+            rebuilt(&mut world).await.adopted,
+            0,
+            "every leaf was shipped, in order"
+        );
         assert_eq!(everything(world.vault(), &t).await, before);
         let classes = world.vault().retention_classes(&t, None, 9).await.unwrap().items;
         assert_eq!(classes.len(), 2);
@@ -276,7 +294,9 @@ async fn a_store_that_hangs_is_waited_for_no_longer_than_promised_and_holds_up_n
     let spec = requested(&t, "r");
     let hanging = tokio::spawn(async move { put(&vault, spec, &content(1, 100)).await });
     eventually("it hangs", async || hung.fired() == 1).await;
-    let other = put(world.vault(), a_call(&t), &content(2, TWO_EXTENTS)).await.unwrap();
+    let other = put(world.vault(), a_call(&t), &content(2, TWO_EXTENTS))
+        .await
+        .unwrap();
     assert_eq!(
         read(world.vault(), &t, other.id).await.unwrap(),
         content(2, TWO_EXTENTS)
@@ -290,7 +310,9 @@ async fn a_store_that_hangs_is_waited_for_no_longer_than_promised_and_holds_up_n
     // A checkpoint that was written and never answered: the log goes on.
     world.faults.on(Operation::Overwrite).below("log/").hang_after();
     let new = descriptor("other", TEL);
-    let changed = world.vault().update(update(&t, other.id, &["conversation_id"], new));
+    let changed = world
+        .vault()
+        .update(update(&t, other.id, &["conversation_id"], new));
     assert_eq!(changed.await.unwrap().version, 2);
 
     world.faults.on(Operation::Get).below("blobs/").hang();
@@ -323,7 +345,11 @@ async fn a_read_survives_a_moment_without_its_store() {
         assert_eq!(gone.fired(), 3);
     }
     let slow = blobs().every(2).always().fail_before(Failure::Unavailable);
-    assert_eq!(read(world.vault(), &t, id).await.unwrap(), body);
+    for start in (0..body.len()).step_by(500_000) {
+        let end = body.len().min(start + 500_000);
+        let got = read_range(world.vault(), &t, id, start as u64, Some(500_000), LAWFUL).await;
+        assert!(got.unwrap() == body[start..end], "{start}");
+    }
     assert!(slow.fired() > 10, "slowed down, and all there");
     world.faults.clear();
     blobs().nth(7).always().fail_before(Failure::Unavailable);
@@ -441,6 +467,55 @@ async fn a_rebuild_through_bad_weather_leaves_nothing_out() {
     }
     assert!(struck > 100, "{struck}");
     no_findings(world.vault()).await;
+}
+
+/// What a start had in hand when it was cut short is nowhere: the next one begins anew, and adopts what no leaf names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_cut_short_while_it_catches_up_is_done_again() {
+    let (_dir, mut world, t) = world(Engine::Memory).await;
+    let kept = put(world.vault(), a_call(&t), &content(1, 9)).await.unwrap();
+    for n in 0..3 {
+        let new = descriptor(&format!("c{n}"), TEL);
+        let change = update(&t, kept.id, &["conversation_id"], new);
+        world.vault().update(change).await.unwrap();
+        world.close().await;
+        world.open().await.unwrap();
+    }
+    put(world.vault(), a_call(&t), &content(2, 9)).await.unwrap();
+    world.vault().settle().await.unwrap();
+    log_is_down(&world);
+    put(world.vault(), a_call(&t), &content(3, 9)).await.unwrap();
+    let before = everything(world.vault(), &t).await;
+    let mut refused = 0;
+    for (operation, below) in [
+        (Operation::List, "blobs/"),
+        (Operation::Get, "blobs/"),
+        (Operation::Get, "payloads/"),
+        (Operation::Get, "log/"),
+        (Operation::Put, "log/"),
+        (Operation::Overwrite, "log/"),
+    ] {
+        for nth in 1..20 {
+            world.crash().await;
+            world.faults.clear();
+            world.lose_index().await.unwrap();
+            let gone = world.faults.on(operation).below(below).nth(nth).always();
+            gone.fail_before(Failure::Unavailable);
+            refused += usize::from(world.open().await.is_err());
+            world.crash().await;
+            world.faults.clear();
+            world.open().await.unwrap();
+            assert_eq!(
+                everything(world.vault(), &t).await,
+                before,
+                "{operation} {below} {nth}"
+            );
+        }
+    }
+    assert!(refused > 20, "{refused}");
+    no_findings(world.vault()).await;
+    world.close().await;
+    assert_eq!(world.open().await.unwrap(), None, "and not once more");
 }
 
 /// What is made at the first start vouches for the manifest for ever after.

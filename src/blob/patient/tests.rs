@@ -31,7 +31,11 @@ mod promises {
 
 async fn patient() -> (TempDir, Subjected, Faults) {
     let root = TempDir::new().unwrap();
-    let store = LocalStore::open(root.path(), Arc::new(TestClock::default()), Arc::new(SeededRng::new(3)));
+    let store = LocalStore::open(
+        root.path(),
+        Arc::new(TestClock::default()),
+        Arc::new(SeededRng::new(3)),
+    );
     let (store, faults) = FaultyStore::new(store.await.unwrap());
     let patience = Patience {
         pause: Duration::from_millis(1),
@@ -46,7 +50,10 @@ fn key() -> ObjectKey {
 
 async fn holding() -> (TempDir, Subjected, Faults) {
     let (root, store, faults) = patient().await;
-    store.put(&key(), Bytes::from_static(b"0123456789")).await.unwrap();
+    store
+        .put(&key(), Bytes::from_static(b"0123456789"))
+        .await
+        .unwrap();
     (root, store, faults)
 }
 
@@ -55,10 +62,16 @@ const MIDDLE: ByteRange = ByteRange::Exact { offset: 2, length: 3 };
 #[tokio::test]
 async fn a_read_is_tried_four_times_and_no_more() {
     let (_root, store, faults) = holding().await;
-    faults.on(Operation::Get).times(3).fail_before(Failure::Unavailable);
+    faults
+        .on(Operation::Get)
+        .times(3)
+        .fail_before(Failure::Unavailable);
     assert_eq!(store.get(&key(), MIDDLE).await.unwrap().bytes, &b"234"[..]);
     assert_eq!(faults.calls(Operation::Get), 4);
-    faults.on(Operation::Get).times(4).fail_before(Failure::Unavailable);
+    faults
+        .on(Operation::Get)
+        .times(4)
+        .fail_before(Failure::Unavailable);
     assert!(matches!(
         store.get(&key(), MIDDLE).await,
         Err(StoreError::Unavailable(_))
@@ -86,7 +99,11 @@ async fn what_asking_again_would_not_change_is_asked_once() {
         .put(&ObjectKey::parse("b").unwrap(), Bytes::from_static(b"b"))
         .await
         .unwrap_err();
-    assert_eq!(faults.calls(Operation::Put), 2, "a write is its caller's business");
+    assert_eq!(
+        faults.calls(Operation::Put),
+        2,
+        "a write is its caller's business"
+    );
 }
 
 #[tokio::test]

@@ -184,10 +184,7 @@ async fn expired_credentials_are_denied_until_renewed() {
     faults.take_down_with(Failure::Denied);
     let denied = store.head(&key("a")).await;
     assert!(matches!(denied, Err(StoreError::Denied(_))), "{denied:?}");
-    assert!(matches!(
-        store.uploads("").await,
-        Err(StoreError::Denied(_))
-    ));
+    assert!(matches!(store.uploads("").await, Err(StoreError::Denied(_))));
     faults.bring_up();
     store.put(&key("a"), body()).await.unwrap();
     assert_eq!(faults.refused_while_down(), 2);
