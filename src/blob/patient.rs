@@ -4,7 +4,7 @@
 //! Writes are not repeated here: the caller's key is new, and [`StoreError::AlreadyExists`] would say nothing. Whether bytes of
 //! the right length are the right bytes, only those who hold the key can tell.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -44,14 +44,14 @@ impl Default for Patience {
 
 /// Any store, with patience and its end.
 #[derive(Debug)]
-pub struct Patient<S> {
-    store: S,
+pub struct Patient<S: ?Sized> {
+    store: Arc<S>,
     patience: Patience,
 }
 
-impl<S: BlobStore> Patient<S> {
+impl<S: BlobStore + ?Sized> Patient<S> {
     /// Wraps a store.
-    pub fn new(store: S, patience: Patience) -> Self {
+    pub fn new(store: Arc<S>, patience: Patience) -> Self {
         Self { store, patience }
     }
 
@@ -95,7 +95,7 @@ fn of_its_length(range: ByteRange, read: ObjectBytes) -> Result<ObjectBytes, Sto
 }
 
 #[async_trait]
-impl<S: BlobStore> BlobStore for Patient<S> {
+impl<S: BlobStore + ?Sized> BlobStore for Patient<S> {
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<ObjectVersion, StoreError> {
         within(self.patience.call, self.store.put(key, body)).await
     }

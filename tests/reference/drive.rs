@@ -15,7 +15,8 @@ use callvault::{
     },
     testing::world::{Engine, Snapshot, World},
     vault::{
-        Closing, DescriptorChange, Draft, Error, Kind, Name, Order, PutSpec, TenantChange, UpdateSpec, Vault,
+        Closing, DescriptorChange, Draft, Error, Kind, MessageSpec, Name, Order, PutSpec, TenantChange,
+        UpdateSpec, Vault,
     },
 };
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -567,11 +568,46 @@ impl Drive {
                 self.uploads.push(upload.clone());
                 self.put(upload, draw.chunk, weather).await;
             }
+            Op::PutMessages(draws) => {
+                let uploads = draws.iter().map(|draw| Upload {
+                    message: true,
+                    ..self.upload(draw)
+                });
+                let uploads: Vec<_> = uploads.collect();
+                self.uploads.extend(uploads.iter().cloned());
+                self.put_messages(uploads, weather).await;
+            }
             Op::Repeat { which, other } => {
                 let Some(upload) = self.repeat(*which, *other) else {
                     return self.passed(weather);
                 };
-                self.put(upload, 9_999, weather).await;
+                if upload.message {
+                    self.put_messages(vec![upload], weather).await;
+                } else {
+                    self.put(upload, 9_999, weather).await;
+                }
+            }
+            Op::GetMessages {
+                tenant,
+                which,
+                purpose: p,
+            } => {
+                let id = tenant_id(*tenant);
+                let some = |n: &usize| self.some_record(&id, *n).unwrap_or_else(nobody);
+                let ids: Vec<_> = which.iter().map(some).collect();
+                let got = self.vault().messages(&id, &ids, purpose(*p)).await;
+                if weather == Weather::Faulty {
+                    self.world.faults.clear();
+                }
+                for (record, got) in ids.into_iter().zip(got) {
+                    let got = got.map_err(|e| told(&e));
+                    if got.as_ref().is_err_and(|e| of_the_store(*e)) && weather != Weather::Fair {
+                        continue;
+                    }
+                    let got = got.map(|(record, body)| (record, Bytes(body)));
+                    let expected = self.model.message(&id, record, purpose(*p));
+                    assert_eq!(got, expected.map(|(record, body)| (record, Bytes(body))));
+                }
             }
             Op::Update {
                 tenant,
@@ -722,6 +758,57 @@ impl Drive {
         self.compare(weather, got, next, expected).await;
     }
 
+    async fn put_messages(&mut self, uploads: Vec<Upload>, weather: Weather) {
+        let mut next = self.model.clone();
+        let tenant = uploads[0].spec.tenant.clone();
+        let specs = uploads.iter().map(message_of).collect();
+        let got = patient(weather, self.vault().put_messages(&tenant, specs)).await;
+        if weather == Weather::Faulty {
+            self.world.faults.clear();
+        }
+        self.answered = got.is_some();
+        let got: Vec<_> = match got {
+            Some(got) => got.unwrap().into_iter().map(Some).collect(),
+            None => uploads.iter().map(|_| None).collect(),
+        };
+        assert_eq!(got.len(), uploads.len());
+        for ((upload, got), expected) in uploads.iter().zip(got).zip(self.model.put_batch(&uploads)) {
+            let got = got.map(|got| got.map_err(|e| told(&e)));
+            match (got, expected) {
+                (Some(got), Err(refused)) => assert_eq!(got, Err(refused)),
+                (Some(Ok(got)), Ok(Outcome::Repeated(record))) => assert_eq!(got, *record),
+                (Some(Ok(got)), Ok(Outcome::New(kind, descriptor))) => {
+                    let new = next.accept(upload, got.id, kind, *descriptor, &got.region);
+                    assert_eq!(got, new);
+                }
+                (None, Err(_) | Ok(Outcome::Repeated(_))) => {}
+                (got, Ok(outcome)) => {
+                    let excused = match got {
+                        Some(Err(told)) => of_the_store(told) && weather != Weather::Fair,
+                        _ => weather == Weather::Cut,
+                    };
+                    assert!(excused, "{outcome:?} {upload:?}");
+                    self.answered = false;
+                    let Outcome::New(kind, descriptor) = outcome else {
+                        continue;
+                    };
+                    self.orphans += 1;
+                    let holdings = next.tenants.get_mut(&tenant).unwrap();
+                    holdings.limbo.push(Limbo {
+                        upload: upload.clone(),
+                        kind,
+                        descriptor: *descriptor,
+                    });
+                }
+            }
+        }
+        self.model = next;
+        if weather == Weather::Faulty {
+            // Nothing unacknowledged is visible before a rebuild.
+            self.agrees().await;
+        }
+    }
+
     fn upload(&self, draw: &Draw) -> Upload {
         let tenant = tenant_id(draw.tenant);
         let derived = draw.derived.map(|n| {
@@ -738,6 +825,7 @@ impl Drive {
         let length = content.len() as u64;
         let closing = draw.closing.clone().unwrap_or_default();
         Upload {
+            message: false,
             spec: PutSpec {
                 tenant,
                 actor: ACTOR.to_owned(),
@@ -776,6 +864,7 @@ impl Drive {
                 upload.content = bytes.into();
             }
             Other::Length => upload.content = upload.content.slice(..upload.content.len() / 2),
+            Other::Closing if upload.message => {}
             Other::Closing => upload.closing.duration_millis = Some(123_456),
             Other::Descriptor => upload.spec.draft.descriptor.source = Some("elsewhere".parse().unwrap()),
         }
@@ -836,6 +925,12 @@ impl Drive {
                         .await
                         .unwrap();
                     assert!(bytes == *content, "every byte of {id}");
+                    let got = self
+                        .vault()
+                        .message(tenant, *id, purpose)
+                        .await
+                        .map_err(|e| told(&e));
+                    assert_eq!(got, self.model.message(tenant, *id, purpose));
                 }
                 if let Some(external) = &record.descriptor.external_id {
                     let found = self
@@ -869,10 +964,25 @@ impl Drive {
                 ..upload
             };
             if let Ok(Outcome::Repeated(record)) = self.model.put(&again) {
+                if again.message {
+                    let one = vec![message_of(&again)];
+                    let mut got = self.vault().put_messages(&again.spec.tenant, one).await.unwrap();
+                    assert_eq!(got.remove(0).unwrap(), *record);
+                    continue;
+                }
                 let got = put_in(self.vault(), again.spec, &again.content, 77_777, again.closing).await;
                 assert_eq!(got.unwrap(), *record);
             }
         }
+    }
+}
+
+fn message_of(upload: &Upload) -> MessageSpec {
+    MessageSpec {
+        actor: ACTOR.to_owned(),
+        draft: upload.spec.draft.clone(),
+        request: upload.spec.request.clone(),
+        body: upload.content.clone(),
     }
 }
 
@@ -917,6 +1027,13 @@ fn queries<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Query> {
                 ..query()
             },
         );
+        add(
+            format!("s{:?}", d.derived_from),
+            Query {
+                derived_from: d.derived_from,
+                ..query()
+            },
+        );
         for (k, v) in &d.labels {
             add(
                 format!("l{k:?}{v}"),
@@ -948,7 +1065,7 @@ fn queries<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Query> {
             );
         }
     }
-    for kind in [RecordKind::Recording, RecordKind::Artifact] {
+    for kind in [RecordKind::Recording, RecordKind::Message, RecordKind::Artifact] {
         add(
             format!("k{kind:?}"),
             Query {

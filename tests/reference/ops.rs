@@ -40,6 +40,8 @@ pub(crate) enum Op {
         request: Option<u8>,
     },
     Put(Box<Draw>),
+    /// Messages put in one call.
+    PutMessages(Vec<Draw>),
     /// The n-th put so far once more, with its request id; perhaps with other content.
     Repeat {
         which: usize,
@@ -55,6 +57,11 @@ pub(crate) enum Op {
         which: usize,
         offset: u64,
         limit: Option<u64>,
+        purpose: u8,
+    },
+    GetMessages {
+        tenant: u8,
+        which: Vec<usize>,
         purpose: u8,
     },
     List {
@@ -250,6 +257,8 @@ fn plain() -> impl Strategy<Value = Op> {
         1 => (tenant(), which(), 0..3u8).prop_map(|(tenant, which, purpose)| Op::Get { tenant, which, purpose }),
         1 => (tenant(), any::<usize>(), offset(), option::of(offset()), 0..3u8)
             .prop_map(|(tenant, which, offset, limit, purpose)| Op::Read { tenant, which, offset, limit, purpose }),
+        1 => (tenant(), vec(any::<usize>(), 1..6), 0..3u8)
+            .prop_map(|(tenant, which, purpose)| Op::GetMessages { tenant, which, purpose }),
         2 => (tenant(), search(), any::<bool>(), 1..6usize, 0..3u8)
             .prop_map(|(tenant, query, newest, size, purpose)| Op::List { tenant, query, newest, size, purpose }),
         1 => prop_oneof![Just(1), Just(kit::HOUR), Just(13 * kit::HOUR), Just(24 * kit::HOUR), Just(40 * 24 * kit::HOUR)]
@@ -266,7 +275,11 @@ fn change() -> impl Strategy<Value = Op> {
         2 => (tenant(), 0..3u8, 0..4u32, option::of(2..9u32), request()).prop_map(|(tenant, class, minimum, maximum, request)| {
             Op::CreateClass { tenant, class, minimum, maximum, request }
         }),
-        8 => draw().prop_map(|d| Op::Put(Box::new(d))),
+        6 => draw().prop_map(|d| Op::Put(Box::new(d))),
+        4 => (tenant(), vec(message(), 1..6)).prop_map(|(tenant, mut draws)| {
+            draws.iter_mut().for_each(|draw| draw.tenant = tenant);
+            Op::PutMessages(draws)
+        }),
         2 => (any::<usize>(), other()).prop_map(|(which, other)| Op::Repeat { which, other }),
         5 => (tenant(), any::<usize>(), any::<u16>(), described(), etag(), request())
             .prop_map(|(tenant, which, fields, described, etag, request)| {
@@ -381,6 +394,22 @@ fn draw() -> impl Strategy<Value = Draw> {
                 derived,
             },
         )
+}
+
+/// A message: a body at once, nothing expected of it, nothing known only at the end.
+fn message() -> impl Strategy<Value = Draw> {
+    let length = prop_oneof![
+        1 => Just(0usize),
+        12 => 1..2_000usize,
+        2 => 65_400..65_600usize,
+        1 => (1 << 20) - 1..(1 << 20) + 2usize,
+    ];
+    (draw(), length).prop_map(|(draw, length)| Draw {
+        length,
+        expected: u8::MAX,
+        closing: None,
+        ..draw
+    })
 }
 
 fn described() -> impl Strategy<Value = Described> {
@@ -682,6 +711,7 @@ impl Described {
             jurisdictions: Vec::new(),
             external_id: self.external.map(external_id),
             derived_from,
+            incomplete: false,
         }
     }
 
@@ -701,6 +731,11 @@ fn label_key(n: u8) -> callvault::domain::text::LabelKey {
 
 impl Draw {
     pub(crate) fn content(&self) -> Bytes {
+        if self.seed.is_multiple_of(3) && self.expected == u8::MAX {
+            return "¿qué tal? ".repeat(self.length / 11 + 1).into_bytes()[..self.length]
+                .to_vec()
+                .into();
+        }
         kit::content(self.seed, self.length)
     }
 }
@@ -734,6 +769,7 @@ impl Search {
                 _ => person(who).external_subject_id.map(SubjectIdentifier::External),
             }),
             agent: self.agent.map(agent),
+            derived_from: None,
             direction: Direction::ALL.get(usize::from(self.direction)).copied(),
             channel: Channel::ALL
                 .get(usize::from(self.channel))

@@ -41,7 +41,7 @@ async fn patient() -> (TempDir, Subjected, Faults) {
         pause: Duration::from_millis(1),
         ..Patience::default()
     };
-    (root, Patient::new(store, patience), faults)
+    (root, Patient::new(Arc::new(store), patience), faults)
 }
 
 fn key() -> ObjectKey {
