@@ -328,9 +328,12 @@ impl Drive {
 
     /// A start that the store spoils is refused, and the next one is as if it had never been.
     async fn faulty_start(&mut self, fault: Fault, lose: bool) {
-        self.world.close().await;
         if lose {
+            // What is queued is lost with it: blobs without a leaf are adopted, however often the start is spoilt.
+            self.world.crash().await;
             self.world.lose_index().await.unwrap();
+        } else {
+            self.world.close().await;
         }
         // A damage that stays is a damage: what a replay then leaves out is for the scrub to report.
         self.arm(if fault.corrupts() { fault.is_once() } else { fault });
