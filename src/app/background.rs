@@ -7,12 +7,13 @@ use tokio::{
     time::{self, Instant, Interval, MissedTickBehavior},
 };
 
-use crate::vault::Vault;
+use crate::{server::Health, vault::Vault};
 
 /// After the start's own work.
 const FIRST_ORPHANS: Duration = Duration::from_secs(600);
 const ORPHANS: Duration = Duration::from_secs(24 * 3_600);
 const REQUESTS: Duration = Duration::from_secs(3_600);
+const HEALTH: Duration = Duration::from_secs(1);
 
 /// Tasks that end with their owner. Each may be cut anywhere: it takes up where it was.
 #[derive(Debug)]
@@ -20,10 +21,15 @@ pub(super) struct Background(Vec<AbortHandle>);
 
 impl Background {
     /// Runs them all.
-    pub(super) fn run(vault: &Arc<Vault>) -> Self {
+    pub(super) fn run(vault: &Arc<Vault>, health: Health) -> Self {
         let orphans = tokio::spawn(collect_orphans(Arc::clone(vault)));
         let requests = tokio::spawn(forget_requests(Arc::clone(vault)));
-        Self(vec![orphans.abort_handle(), requests.abort_handle()])
+        let health = tokio::spawn(watch_health(Arc::clone(vault), health));
+        Self(vec![
+            orphans.abort_handle(),
+            requests.abort_handle(),
+            health.abort_handle(),
+        ])
     }
 }
 
@@ -60,6 +66,16 @@ async fn forget_requests(vault: Arc<Vault>) {
                 tracing::warn!(%error, "expired request ids were not forgotten; tried again in an hour")
             }
         }
+    }
+}
+
+/// Tells probes when the vault takes nothing in any more.
+async fn watch_health(vault: Arc<Vault>, health: Health) {
+    let mut each_second = every(HEALTH, HEALTH);
+    loop {
+        each_second.tick().await;
+        let lost = vault.health().err().map(|error| error.reason);
+        health.suspend(lost).await;
     }
 }
 
