@@ -8,6 +8,7 @@ mod listing;
 mod reading;
 mod refusals;
 mod secrecy;
+mod sharing;
 mod streams;
 mod tenants;
 mod updating;
