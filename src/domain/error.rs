@@ -1,6 +1,6 @@
 //! The one error that callers see: coarse, with its cause kept for operators.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// What a caller should do about an error. One gRPC code each (`grpc::status`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +49,8 @@ pub struct Error {
     pub field: Option<String>,
     /// More for programs, by name: numbers and states, never personal data.
     pub details: Vec<(&'static str, String)>,
+    /// When a caller that was turned away for load may come back, where that is known.
+    pub retry_after: Option<Duration>,
     /// For operators; never shown to callers.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -62,6 +64,7 @@ impl Error {
             message: message.into(),
             field: None,
             details: Vec::new(),
+            retry_after: None,
             source: None,
         }
     }
@@ -93,6 +96,14 @@ impl Error {
     pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
         self.details.push((name, value.to_string()));
         self
+    }
+
+    /// A refusal for load, which says when to come back.
+    pub fn busy(reason: &'static str, message: impl Into<String>, retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(Kind::Exhausted, reason, message)
+        }
     }
 
     /// The same with its cause.

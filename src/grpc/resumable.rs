@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use super::{
-    StreamLimits,
+    Caller, StreamLimits,
     convert::{self, Path, required},
     gate,
     upload::{checked, explained, too_long, wrong_order},
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::{
         ids::{RecordId, TenantId},
-        principal::{Action, Principal},
+        principal::Action,
         record::Record,
     },
     proto::v1::{
@@ -37,7 +37,7 @@ const TENANT: Path<'static> = Path::root("tenant_id");
 
 pub(super) async fn begin(
     vault: &Arc<Vault>,
-    caller: &Principal,
+    caller: &Caller,
     asked: &BeginUploadRequest,
 ) -> Result<UploadStatus, Error> {
     let tenant = gate::in_scope(caller, ACTION, &asked.tenant_id, &TENANT)?;
@@ -48,7 +48,7 @@ pub(super) async fn begin(
 
 pub(super) async fn get(
     vault: &Arc<Vault>,
-    caller: &Principal,
+    caller: &Caller,
     asked: &GetUploadRequest,
 ) -> Result<UploadStatus, Error> {
     let (tenant, upload) = named(caller, &asked.tenant_id, &asked.upload_id)?;
@@ -57,7 +57,7 @@ pub(super) async fn get(
 
 pub(super) async fn commit(
     vault: &Arc<Vault>,
-    caller: &Principal,
+    caller: &Caller,
     asked: &CommitUploadRequest,
 ) -> Result<Record, Error> {
     let (tenant, id) = named(caller, &asked.tenant_id, &asked.upload_id)?;
@@ -79,7 +79,7 @@ pub(super) async fn commit(
 
 pub(super) async fn abort(
     vault: &Arc<Vault>,
-    caller: &Principal,
+    caller: &Caller,
     asked: &AbortUploadRequest,
 ) -> Result<(), Error> {
     let (tenant, upload) = named(caller, &asked.tenant_id, &asked.upload_id)?;
@@ -89,7 +89,7 @@ pub(super) async fn abort(
 /// Takes content of an upload. Whatever ends this early leaves what arrived.
 pub(super) async fn write(
     vault: &Arc<Vault>,
-    caller: &Principal,
+    caller: &Caller,
     messages: Streaming<WriteUploadRequest>,
     limits: StreamLimits,
 ) -> Result<UploadStatus, Status> {
@@ -100,7 +100,7 @@ pub(super) async fn write(
 
 async fn write_all(
     vault: &Arc<Vault>,
-    caller: &Principal,
+    caller: &Caller,
     messages: Streaming<WriteUploadRequest>,
     idle: Duration,
 ) -> Result<UploadStatus, Status> {
@@ -118,7 +118,7 @@ async fn write_all(
     }
 }
 
-fn named(caller: &Principal, tenant: &str, upload: &str) -> Result<(TenantId, RecordId), Error> {
+fn named(caller: &Caller, tenant: &str, upload: &str) -> Result<(TenantId, RecordId), Error> {
     let tenant = gate::in_scope(caller, ACTION, tenant, &TENANT)?;
     Ok((tenant, required(upload, &Path::root("upload_id"))?))
 }

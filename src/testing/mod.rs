@@ -3,5 +3,6 @@
 pub mod clock;
 pub mod disk;
 pub mod faulty;
+pub mod fuzz;
 pub mod rng;
 pub mod world;

@@ -21,7 +21,7 @@ use crate::{
 use super::{
     super::{
         Error, Kind, Vault, descriptor,
-        put::{Closing, FOOTER_ROOM, closed, empty, off_the_async_threads, sniffed},
+        put::{Closing, FOOTER_ROOM, closed, empty, in_turn, off_the_async_threads, sniffed},
         record::BlobName,
     },
     Phase, UploadStatus, committed, journal,
@@ -225,7 +225,7 @@ impl Vault {
         }
         let descriptor = described(session, closing, incomplete, &start)?;
         let room = stream::ciphertext_len(left) + FOOTER_ROOM as u64;
-        let room = self.budget.reserve(room).await?;
+        let room = self.budget.reserve_for(&session.making.tenant, room).await?;
         let mut body = self.last_extent(session, extent, left, &mut digest).await?;
         let making = &session.making;
         let footer = self.footer(
@@ -265,7 +265,12 @@ impl Vault {
         if buffer.plaintext_len() != left {
             return Err(Error::corrupt("spool"));
         }
-        let sealed = off_the_async_threads(self.sealer(&session.making, extent, buffer)).await?;
+        let sealed = in_turn(
+            self,
+            &session.making.tenant,
+            self.sealer(&session.making, extent, buffer),
+        )
+        .await?;
         digest.update(&sealed.tags_digest);
         Ok(sealed.bytes)
     }

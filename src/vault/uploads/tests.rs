@@ -710,7 +710,7 @@ async fn slow_calls_take_next_to_nothing_of_the_budget_and_fast_ones_give_it_bac
         writers.push((id, writer));
     }
     vault.sync_uploads_now(false).await;
-    assert!(free - vault.budget().available() <= 200 * 64 * 1024);
+    assert!(free - vault.budget().available() <= 200 * 32 * 1024);
     for (id, _) in &writers {
         assert_eq!(bench.status(*id).await.durable, 8_000);
     }
@@ -727,7 +727,7 @@ async fn slow_calls_take_next_to_nothing_of_the_budget_and_fast_ones_give_it_bac
     }
     assert_eq!(
         free - vault.budget().available(),
-        64 << 10,
+        32 << 10,
         "in the spool when it is not"
     );
     assert_eq!(bench.status(id).await.durable, 1 << 20);

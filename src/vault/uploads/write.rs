@@ -42,7 +42,7 @@ impl Vault {
         self.active_tenant(tenant).await?;
         let session = self.session(tenant, id).await?;
         session.state().must_be_open()?;
-        let room = self.budget.reserve(SMALL_BYTES as u64).await?;
+        let room = self.budget.reserve_for(tenant, SMALL_BYTES as u64).await?;
         let (generation, fenced) = session.fence();
         {
             let state = session.state();
