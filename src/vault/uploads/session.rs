@@ -100,7 +100,7 @@ pub(super) struct State {
     /// The front of `small` is being written to the spool.
     pub(super) spooling: bool,
     pub(super) whole: Option<Whole>,
-    /// Ticks that `whole` has seen.
+    /// Half seconds that `whole` has seen.
     pub(super) whole_age: u32,
     pub(super) receipts: Vec<PartReceipt>,
     pub(super) digest: TagsDigest,
