@@ -39,7 +39,7 @@ pub(super) use index::{Blob, Fresh, Outcomes, Told, fresh_record, outcome_of};
 use received::Received;
 pub(super) use upload::Upload;
 use writer::Writer;
-pub(super) use writer::{FOOTER_ROOM, off_the_async_threads};
+pub(super) use writer::{FOOTER_ROOM, in_turn, off_the_async_threads};
 
 /// What an uploader says of a recording, before defaults.
 #[derive(Clone, Debug)]
