@@ -15,6 +15,7 @@ use crate::{
     access::identity::{Listed, Repeated},
     domain::{
         ids::{RegionName, TenantId},
+        limits,
         principal::{InvalidPrincipal, Principal, Role, TenantScope},
     },
 };
@@ -103,9 +104,15 @@ pub struct Listing {
 pub struct Limits {
     /// Bytes of content in memory, whatever the number of callers.
     pub memory_budget_bytes: u64,
+    /// Of these, what one tenant may have, hundredths.
+    pub tenant_share_percent: u8,
+    /// Bytes of requests that are arriving, beyond what each may hold freely.
+    pub receive_budget_bytes: u64,
     /// Connections at a time.
     pub connections: usize,
-    /// TLS handshakes at a time.
+    /// Connections at a time of one principal.
+    pub connections_per_principal: usize,
+    /// TLS handshakes at a time; over it, the oldest of whoever has most gives way.
     pub handshakes: usize,
     /// Longest handshake.
     pub handshake_seconds: u64,
@@ -115,6 +122,26 @@ pub struct Limits {
     pub stream_window_bytes: u32,
     /// Bytes that one connection may send ahead.
     pub connection_window_bytes: u32,
+    /// Calls at a time, also those that stream.
+    pub calls: usize,
+    /// Calls at a time of one principal.
+    pub calls_per_principal: usize,
+    /// Calls at a time for one tenant.
+    pub calls_per_tenant: usize,
+    /// Calls of one principal in a second, in the long run.
+    pub principal_calls_per_second: u32,
+    /// Calls of one principal at once, after it was quiet.
+    pub principal_calls_burst: u32,
+    /// Longest call that does not stream.
+    pub call_seconds: u64,
+    /// Longest wait for an upload's next message.
+    pub stream_idle_seconds: u64,
+    /// Longest wait for a caller to take content that is ready.
+    pub stream_stall_seconds: u64,
+    /// Longest stream in all.
+    pub stream_total_seconds: u64,
+    /// A connection without a call is asked to end after this.
+    pub connection_idle_seconds: u64,
     /// A connection is asked to end after this; what runs on it may finish.
     pub connection_age_seconds: u64,
     /// Between pings on a quiet connection, and how long an answer may take.
@@ -127,12 +154,25 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory_budget_bytes: 1 << 30,
+            tenant_share_percent: limits::TENANT_SHARE_PERCENT,
+            receive_budget_bytes: 256 << 20,
             connections: 4_096,
+            connections_per_principal: 1_024,
             handshakes: 256,
             handshake_seconds: 5,
             streams_per_connection: 256,
-            stream_window_bytes: 8 << 20,
-            connection_window_bytes: 64 << 20,
+            stream_window_bytes: 2 << 20,
+            connection_window_bytes: 16 << 20,
+            calls: 8_192,
+            calls_per_principal: 4_096,
+            calls_per_tenant: 4_096,
+            principal_calls_per_second: 50_000,
+            principal_calls_burst: 100_000,
+            call_seconds: 60,
+            stream_idle_seconds: 60,
+            stream_stall_seconds: 60,
+            stream_total_seconds: 24 * 3_600,
+            connection_idle_seconds: 600,
             connection_age_seconds: 3_600,
             keepalive_seconds: 30,
             drain_seconds: 30,
@@ -141,6 +181,21 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Longest wait for an upload's next message.
+    pub fn stream_idle(&self) -> Duration {
+        Duration::from_secs(self.stream_idle_seconds)
+    }
+
+    /// Longest wait for a caller to take content that is ready.
+    pub fn stream_stall(&self) -> Duration {
+        Duration::from_secs(self.stream_stall_seconds)
+    }
+
+    /// Longest stream in all.
+    pub fn stream_total(&self) -> Duration {
+        Duration::from_secs(self.stream_total_seconds)
+    }
+
     /// How long running calls may go on after a stop signal.
     pub fn drain_deadline(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
@@ -431,7 +486,15 @@ impl Limits {
     fn check(&self) -> Result<(), ConfigError> {
         // A part in flight and its successor, for one upload at least.
         at_least("memory_budget_bytes", self.memory_budget_bytes, 64 << 20)?;
+        let share = u64::from(self.tenant_share_percent);
+        at_least("tenant_share_percent", share, 1)?;
+        at_most("tenant_share_percent", share, 100)?;
+        // A message of the largest size, for two callers at least.
+        at_least("receive_budget_bytes", self.receive_budget_bytes, 16 << 20)?;
         at_least("connections", self.connections as u64, 1)?;
+        let of_one = self.connections_per_principal as u64;
+        at_least("connections_per_principal", of_one, 1)?;
+        self.check_calls()?;
         at_least("handshakes", self.handshakes as u64, 2)?;
         at_least("handshake_seconds", self.handshake_seconds, 1)?;
         at_least(
@@ -456,7 +519,28 @@ impl Limits {
             (1 << 31) - 1,
         )?;
         at_least("connection_age_seconds", self.connection_age_seconds, 60)?;
+        at_least("connection_idle_seconds", self.connection_idle_seconds, 1)?;
         at_least("keepalive_seconds", self.keepalive_seconds, 1)
+    }
+
+    fn check_calls(&self) -> Result<(), ConfigError> {
+        for (key, value) in [
+            ("calls", self.calls as u64),
+            ("calls_per_principal", self.calls_per_principal as u64),
+            ("calls_per_tenant", self.calls_per_tenant as u64),
+            (
+                "principal_calls_per_second",
+                u64::from(self.principal_calls_per_second),
+            ),
+            ("principal_calls_burst", u64::from(self.principal_calls_burst)),
+            ("call_seconds", self.call_seconds),
+            ("stream_idle_seconds", self.stream_idle_seconds),
+            ("stream_stall_seconds", self.stream_stall_seconds),
+            ("stream_total_seconds", self.stream_total_seconds),
+        ] {
+            at_least(key, value, 1)?;
+        }
+        Ok(())
     }
 }
 

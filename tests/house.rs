@@ -48,7 +48,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("tonic_health::", &["server"]),
     ("aes_gcm::", &["crypto"]),
     ("ring::aead", &["crypto"]),
-    ("aws_sdk_s3", &["blob/s3.rs"]),
+    ("aws_sdk_s3", &["blob/s3"]),
 ];
 
 #[test]

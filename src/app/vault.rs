@@ -86,6 +86,7 @@ impl OpenVault {
             country: config.region.country.clone(),
             node: NODE,
             memory_budget: config.limits.memory_budget_bytes,
+            tenant_share_percent: config.limits.tenant_share_percent,
             index_id: index::id(&config.data, &*clock, &*rng)?,
             take_over: how.rebuild,
         };

@@ -1,6 +1,6 @@
 //! The one error that callers see: coarse, with its cause kept for operators.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// What a caller should do about an error. One gRPC code each (`grpc::status`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +47,8 @@ pub struct Error {
     pub message: String,
     /// The request's field at fault, where there is one: a path such as `descriptor.parties[1].tel`.
     pub field: Option<String>,
+    /// When a caller that was turned away for load may come back, where that is known.
+    pub retry_after: Option<Duration>,
     /// For operators; never shown to callers.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -59,6 +61,7 @@ impl Error {
             reason,
             message: message.into(),
             field: None,
+            retry_after: None,
             source: None,
         }
     }
@@ -93,7 +96,16 @@ impl Error {
             reason: self.reason,
             message: self.message.clone(),
             field: self.field.clone(),
+            retry_after: self.retry_after,
             source: None,
+        }
+    }
+
+    /// A refusal for load, which says when to come back.
+    pub fn busy(reason: &'static str, message: impl Into<String>, retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(Kind::Exhausted, reason, message)
         }
     }
 

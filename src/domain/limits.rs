@@ -48,3 +48,19 @@ pub const REQUEST_ID_MICROS: i64 = 24 * 3_600 * 1_000_000;
 pub const ORPHAN_MICROS: i64 = 7 * 24 * 3_600 * 1_000_000;
 /// Longest time from a put's ack to its leaf in the bucket, 1 s.
 pub const SHIP_INTERVAL_MILLIS: u64 = 500;
+/// Of the bytes in flight, what one tenant may hold, hundredths: whatever it does, as much is left for the others.
+pub const TENANT_SHARE_PERCENT: u8 = 50;
+/// Metadata of one call, 16 KiB, as HTTP/2 counts it (RFC 9113 section 6.5.2): a call has a handful of short headers.
+pub const METADATA_BYTES: usize = 16 << 10;
+/// Metadata beyond which HTTP/2 itself refuses (431), 64 KiB: between the two a caller still gets a clear answer.
+pub const HEADER_LIST_BYTES: u32 = 64 << 10;
+/// Bytes of one message of a request that are held without asking, 64 KiB: most messages are shorter.
+pub const FREE_REQUEST_BYTES: u64 = 64 << 10;
+/// Bytes that wait for one slow reader in HTTP/2's own buffer, 256 KiB: times the calls, it is memory.
+pub const SEND_BUFFER_BYTES: usize = 256 << 10;
+/// Connections at a time of all certificates that belong to nobody: enough to be told so.
+pub const STRANGERS: usize = 32;
+/// How long a refusal for load is held back, 100 ms: who asks again at once must not keep the server busy with refusing.
+pub const REFUSAL_PAUSE_MILLIS: u64 = 100;
+/// How often certificates on disk are looked at, 30 s: rotation tools replace files and send no signal.
+pub const CERTIFICATE_CHECK_SECONDS: u64 = 30;

@@ -116,6 +116,12 @@ impl<U: Message + Default> Decoder for StrictDecoder<U> {
     }
 }
 
+/// Takes a message of its type's rule out of `bytes`.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn decode_strictly<U: Message + Name + Default>(mut bytes: Bytes) -> Result<U, Error> {
+    decode(Rule::of::<U>(), &mut bytes)
+}
+
 /// Takes the message out of `buffer` without copying it: `bytes` fields are slices of what arrived.
 fn decode<U: Message + Default>(rule: Rule, buffer: &mut impl Buf) -> Result<U, Error> {
     let bytes: Bytes = buffer.copy_to_bytes(buffer.remaining());

@@ -10,7 +10,7 @@ use crate::vault::{Error, Kind};
 
 /// Domain of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "callvault";
-/// How long a caller that was turned away for load should wait.
+/// How long a caller that was turned away for load should wait, unless the error knows better.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The one table.
@@ -64,7 +64,7 @@ fn details(error: &Error) -> ErrorDetails {
             details.add_precondition_failure_violation(error.reason, subject, error.message.clone());
         }
         Kind::Exhausted | Kind::Unavailable => {
-            details.set_retry_info(Some(RETRY_AFTER));
+            details.set_retry_info(Some(error.retry_after.unwrap_or(RETRY_AFTER)));
         }
         _ => {
             if let Some(field) = &error.field {
@@ -169,6 +169,18 @@ mod tests {
             let sent = [status.message().as_bytes(), status.details()].concat();
             assert!(!sent.windows(6).any(|w| w == b"secret"), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_come_back() {
+        let after = |error: Error| {
+            let details = Status::from(error).get_error_details();
+            details.retry_info().and_then(|info| info.retry_delay)
+        };
+        let known = Duration::from_millis(70);
+        assert_eq!(after(Error::busy("BUSY", "come back", known)), Some(known));
+        let unknown = Error::new(Kind::Exhausted, "BUSY", "come back");
+        assert_eq!(after(unknown), Some(RETRY_AFTER));
     }
 
     #[test]

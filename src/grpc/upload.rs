@@ -10,14 +10,9 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
 
-use super::{StreamLimits, convert, gate};
+use super::{Caller, StreamLimits, convert, gate};
 use crate::{
-    domain::{
-        clock::Timestamp,
-        limits,
-        principal::{Action, Principal},
-        record::Record,
-    },
+    domain::{clock::Timestamp, limits, principal::Action, record::Record},
     proto::v1::{PutRecordingClosing, PutRecordingRequest, PutRecordingSpec, put_recording_request::Payload},
     vault::{Error, Kind, Put, PutSpec, Vault},
 };
@@ -25,7 +20,7 @@ use crate::{
 /// Takes one recording in. Whatever ends this early, also the caller's going away, drops the upload, which aborts it.
 pub(super) async fn receive(
     vault: &Arc<Vault>,
-    caller: &Principal,
+    caller: &Caller,
     messages: Streaming<PutRecordingRequest>,
     limits: StreamLimits,
 ) -> Result<Record, Status> {
@@ -36,7 +31,7 @@ pub(super) async fn receive(
 
 async fn receive_all(
     vault: &Arc<Vault>,
-    caller: &Principal,
+    caller: &Caller,
     messages: Streaming<PutRecordingRequest>,
     idle: Duration,
 ) -> Result<Record, Status> {
@@ -53,7 +48,7 @@ async fn receive_all(
     Ok(finished.map_err(within_spec)?)
 }
 
-fn admitted(caller: &Principal, spec: &PutRecordingSpec) -> Result<PutSpec, Error> {
+fn admitted(caller: &Caller, spec: &PutRecordingSpec) -> Result<PutSpec, Error> {
     let at = convert::Path::root("spec");
     let tenant = gate::in_scope(
         caller,

@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod faulty;
+pub mod fuzz;
 pub mod rng;
 pub mod world;

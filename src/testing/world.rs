@@ -83,6 +83,7 @@ impl World {
             country: "MX".to_owned(),
             node: 1,
             memory_budget: 128 << 20,
+            tenant_share_percent: crate::domain::limits::TENANT_SHARE_PERCENT,
             index_id: IndexId::mint(clock.now(), &rng)?,
             take_over: false,
         };

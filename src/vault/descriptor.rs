@@ -185,7 +185,7 @@ pub(crate) fn party_to_proto(p: &Party) -> storage::Party {
     }
 }
 
-fn from_proto(m: storage::Descriptor) -> Result<Descriptor, InvalidId> {
+pub(super) fn from_proto(m: storage::Descriptor) -> Result<Descriptor, InvalidId> {
     Ok(Descriptor {
         conversation_id: m.conversation_id.parse()?,
         channel: Channel::from_number(m.channel).ok_or_else(unknown)?,

@@ -1,11 +1,14 @@
 //! A recording comes back, whole or a range: only the segments that hold it are read, authenticated and opened.
 //!
 //! Ranges are read ahead, a bounded number of them, each with its room reserved; they are opened in order, in place.
+//!
+//! A reading waits for room only when it has none, and then for one segment if need be: so of any number of readings each goes
+//! on when any other lets go, and none waits for another that waits for it. What it reads ahead takes room that is to spare.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     blob::store::{ByteRange, ObjectKey},
@@ -31,6 +34,9 @@ use super::{
 const RUN_SEGMENTS: u32 = 16;
 /// Reads that may be under way ahead of the one being opened.
 const READ_AHEAD: usize = 3;
+/// Quarters of the tenant's share beyond which a reading takes segments one by one, and beyond which it does not read ahead.
+const RUNS: u64 = 2;
+const RUNS_AHEAD: u64 = 1;
 
 /// Which bytes of the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,13 +63,14 @@ pub struct Reading {
     opener: Option<(u32, ExtentOpener)>,
     ready: VecDeque<Bytes>,
     /// Room of the run whose plaintext is in `ready`.
-    room: Option<Reservation>,
+    room: Option<Arc<Reservation>>,
 }
 
 struct Run {
     piece: Piece,
     with_header: bool,
-    bytes: JoinHandle<Result<(Bytes, Reservation), Error>>,
+    room: Reservation,
+    bytes: AbortOnDropHandle<Result<Bytes, Error>>,
 }
 
 impl Vault {
@@ -79,6 +86,7 @@ impl Vault {
         range: ContentRange,
         purpose: Purpose,
     ) -> Result<Reading, Error> {
+        let _turn = self.turn(tenant).await?;
         let located = self
             .locate(tenant, &Name::Id(record))
             .await?
@@ -142,13 +150,18 @@ impl Reading {
         self.length
     }
 
+    /// The room that the bytes given last lie in: whoever keeps them keeps it.
+    pub fn room(&self) -> Option<Arc<Reservation>> {
+        self.room.clone()
+    }
+
     /// The next bytes, authenticated; `None` after the last.
     ///
     /// Not cancel safe: drop the reading if a call is dropped.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] if the content does not authenticate or is not all there; nothing of it was given then. What the
-    /// store answered otherwise. The reading is over.
+    /// store answered otherwise. [`Kind::Exhausted`] if there was no room for a segment in time. The reading is over.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
@@ -156,59 +169,83 @@ impl Reading {
                 return Ok(Some(bytes));
             }
             self.room = None;
-            self.read_ahead();
-            let Some(run) = self.ahead.pop_front() else {
+            let run = match self.ahead.pop_front() {
+                Some(run) => Some(run),
+                None => self.begin_next().await?,
+            };
+            let Some(run) = run else {
                 return if self.delivered == self.length {
                     Ok(None)
                 } else {
                     Err(Error::corrupt("content"))
                 };
             };
+            self.read_ahead();
             self.open(run).await?;
         }
     }
 
+    /// The next run, as long as there is room to spare; else a segment, as soon as there is room for one.
+    async fn begin_next(&mut self) -> Result<Option<Run>, Error> {
+        if let Some(run) = self.begin_spare(RUNS) {
+            return Ok(Some(run));
+        }
+        let Some(piece) = self.next_piece() else {
+            return Ok(None);
+        };
+        let (segment, rest) = piece.split(1);
+        self.rest = rest;
+        let (tenant, (_, bytes)) = (&self.located.tenant, to_read(&segment));
+        let room = self.vault.budget.reserve_for(tenant, bytes).await?;
+        Ok(Some(self.begin(segment, room)))
+    }
+
     fn read_ahead(&mut self) {
-        while self.ahead.len() <= READ_AHEAD {
-            let Some(piece) = self.next_run() else { return };
-            self.ahead.push_back(self.begin(piece));
+        while self.ahead.len() < READ_AHEAD {
+            let Some(run) = self.begin_spare(RUNS_AHEAD) else {
+                return;
+            };
+            self.ahead.push_back(run);
         }
     }
 
-    /// The next piece of at most [`RUN_SEGMENTS`] segments.
-    fn next_run(&mut self) -> Option<Piece> {
-        let piece = self.rest.take().or_else(|| self.pieces.next())?;
+    /// The next run, if there is one and room to spare for it.
+    fn begin_spare(&mut self, quarters: u64) -> Option<Run> {
+        let piece = self.next_piece()?;
         let (run, rest) = piece.split(RUN_SEGMENTS);
+        let (tenant, (_, bytes)) = (&self.located.tenant, to_read(&run));
+        let Some(room) = self.vault.budget.spare_for(tenant, bytes, quarters) else {
+            self.rest = Some(piece);
+            return None;
+        };
         self.rest = rest;
-        Some(run)
+        Some(self.begin(run, room))
     }
 
-    fn begin(&self, piece: Piece) -> Run {
-        let with_header = piece.first_segment == 0;
-        let (start, extra) = if with_header {
-            (piece.header_offset, stream::HEADER_LEN as u64)
-        } else {
-            (piece.offset, 0)
-        };
+    /// What is left of the piece that was begun, or the next one.
+    fn next_piece(&mut self) -> Option<Piece> {
+        self.rest.take().or_else(|| self.pieces.next())
+    }
+
+    fn begin(&self, piece: Piece, room: Reservation) -> Run {
+        let (offset, length) = to_read(&piece);
         let range = ByteRange::Exact {
-            offset: self.located.row.offset + start,
-            length: piece.len + extra,
+            offset: self.located.row.offset + offset,
+            length,
         };
         let (vault, object) = (Arc::clone(&self.vault), self.object.clone());
-        let bytes = tokio::spawn(async move {
-            let room = vault.budget.reserve(piece.len + extra).await?;
-            let object = vault.store.get(&object, range).await?;
-            Ok((object.bytes, room))
-        });
+        let bytes = tokio::spawn(async move { Ok(vault.store.get(&object, range).await?.bytes) });
+        let bytes = AbortOnDropHandle::new(bytes);
         Run {
             piece,
-            with_header,
+            with_header: piece.first_segment == 0,
+            room,
             bytes,
         }
     }
 
     async fn open(&mut self, run: Run) -> Result<(), Error> {
-        let (bytes, room) = run
+        let bytes = run
             .bytes
             .await
             .map_err(|e| Error::new(Kind::Internal, "TASK", "a read was interrupted").because(e))??;
@@ -238,7 +275,7 @@ impl Reading {
                 .into_iter()
                 .filter(|b| !b.is_empty()),
         );
-        self.room = Some(room);
+        self.room = Some(Arc::new(run.room));
         Ok(())
     }
 
@@ -268,11 +305,12 @@ impl Reading {
     }
 }
 
-impl Drop for Reading {
-    fn drop(&mut self) {
-        for run in &self.ahead {
-            run.bytes.abort();
-        }
+/// Offset within the entry and length of what is read for a piece: with the extent's header, where it lies just before.
+fn to_read(piece: &Piece) -> (u64, u64) {
+    if piece.first_segment == 0 {
+        (piece.header_offset, piece.len + stream::HEADER_LEN as u64)
+    } else {
+        (piece.offset, piece.len)
     }
 }
 

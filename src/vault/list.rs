@@ -1,10 +1,7 @@
 //! Records are found: the narrowest index that the query allows, then what is sealed is opened and compared.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use prost::Message;
-
 use crate::{
-    crypto::{blind, context::Context},
+    crypto::context::Context,
     domain::{
         clock::Timestamp,
         ids::{RecordId, TenantId},
@@ -12,16 +9,14 @@ use crate::{
         record::{Query, Record},
     },
     index::{Key, Range, Scan, key::Number},
-    proto::storage::PageToken,
 };
 
-use super::{Error, Vault, record::may_see, terms};
+use super::{Error, Vault, page_token, record::may_see, terms};
 
 /// Rows looked at for one page: a query that matches little answers with a short page and a token, not with a long wait.
 const ROWS_PER_PAGE: usize = 5_000;
 /// Rows read at once.
 const BATCH: usize = 256;
-const MAC_LEN: usize = 16;
 
 /// In which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -65,9 +60,13 @@ impl Vault {
         token: Option<&str>,
         purpose: Purpose,
     ) -> Result<ListPage, Error> {
+        let _turn = self.turn(tenant).await?;
         self.active_tenant(tenant).await?;
+        let mac_key = self.keys.region().row_mac();
         let stated = state_query(tenant, query, order);
-        let after = token.map(|token| self.open_token(token, &stated)).transpose()?;
+        let after = token
+            .map(|token| page_token::open(mac_key, token, &stated))
+            .transpose()?;
         let Some(through) = self.narrowest(tenant, query).await? else {
             return Ok(ListPage {
                 records: Vec::new(),
@@ -101,7 +100,7 @@ impl Vault {
                     page.next = after
                         .as_ref()
                         .and_then(position)
-                        .map(|at| self.seal_token(at, &stated));
+                        .map(|at| page_token::seal(mac_key, at, &stated));
                     return Ok(page);
                 }
                 page.records
@@ -115,7 +114,7 @@ impl Vault {
                 page.next = after
                     .as_ref()
                     .and_then(position)
-                    .map(|at| self.seal_token(at, &stated));
+                    .map(|at| page_token::seal(mac_key, at, &stated));
                 return Ok(page);
             }
         }
@@ -163,39 +162,6 @@ impl Vault {
             opened.push((key, record));
         }
         Ok(opened)
-    }
-
-    /// A token: where the page ended, and a MAC over it and the query.
-    fn seal_token(&self, (start, record): (Timestamp, RecordId), stated: &[u8]) -> String {
-        let token = PageToken {
-            start_micros: start.micros(),
-            record_id: record.as_bytes().to_vec().into(),
-            name: String::new(),
-        };
-        let mut bytes = token.encode_to_vec();
-        let mac = blind::row_mac(self.keys.region().row_mac(), stated, &bytes);
-        bytes.extend_from_slice(&mac);
-        URL_SAFE_NO_PAD.encode(bytes)
-    }
-
-    fn open_token(&self, token: &str, stated: &[u8]) -> Result<(Timestamp, RecordId), Error> {
-        let refused = || {
-            Error::invalid(
-                "page_token",
-                "must come from the response before, with the same query and order",
-            )
-        };
-        if token.len() > 256 {
-            return Err(refused());
-        }
-        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| refused())?;
-        let (message, mac) = bytes.split_last_chunk::<MAC_LEN>().ok_or_else(refused)?;
-        if !blind::row_mac_ok(self.keys.region().row_mac(), stated, message, mac) {
-            return Err(refused());
-        }
-        let token = PageToken::decode(message).map_err(|_| refused())?;
-        let record = RecordId::from_slice(&token.record_id).map_err(|_| refused())?;
-        Ok((Timestamp(token.start_micros), record))
     }
 }
 

@@ -5,11 +5,14 @@ mod apply;
 pub mod budget;
 mod descriptor;
 pub mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 mod get;
 mod keystore;
 mod list;
 mod message;
 mod open;
+mod page_token;
 mod payload;
 mod put;
 mod record;
@@ -19,6 +22,7 @@ mod retention_class;
 mod rows;
 mod tenant;
 mod terms;
+mod turns;
 mod update;
 mod verify;
 
@@ -62,6 +66,7 @@ pub struct Vault {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     budget: Budget,
+    turns: turns::Turns,
     under_way: put::UnderWay,
     lanes: message::Lanes,
 }

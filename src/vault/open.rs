@@ -42,6 +42,7 @@ use super::{
     record::{plain_row, read_plain},
     replay::{self, Replayed},
     rows::RowCodec,
+    turns::Turns,
 };
 
 pub(super) const MANIFEST: &str = "vault/manifest";
@@ -60,6 +61,8 @@ pub struct VaultSettings {
     pub node: u32,
     /// Bytes that may be in flight.
     pub memory_budget: u64,
+    /// Of these, what one tenant may have, hundredths.
+    pub tenant_share_percent: u8,
     /// Which index this is: the claim in the bucket names it.
     pub index_id: IndexId,
     /// Take the vault from an index that is gone.
@@ -364,7 +367,8 @@ fn assemble(
         rows,
         clock: Arc::clone(&parts.clock),
         rng: Arc::clone(&parts.rng),
-        budget: Budget::new(settings.memory_budget),
+        budget: Budget::shared(settings.memory_budget, settings.tenant_share_percent),
+        turns: Turns::new(),
         under_way: UnderWay::default(),
         lanes: Lanes::default(),
     })

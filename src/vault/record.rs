@@ -76,6 +76,7 @@ impl Vault {
     /// # Errors
     /// [`Kind::NotFound`] if there is none, or it is shredded; [`Kind::Corrupt`] if it does not authenticate.
     pub async fn record(&self, tenant: &TenantId, name: &Name, purpose: Purpose) -> Result<Record, Error> {
+        let _turn = self.turn(tenant).await?;
         let located = self.locate(tenant, name).await?.ok_or_else(Error::not_found)?;
         let (record, _) = self.open_record(&located).await?;
         if !may_see(&record, purpose) {

@@ -840,8 +840,10 @@ async fn the_memory_budget_bounds_uploads_and_comes_back() {
     let t = make_tenant(world.vault(), "acme").await;
     let full = world.vault().budget().available();
     let mut first = world.vault().begin_put(a_call(&t)).await.unwrap();
-    first.write(content(1, 10)).await.unwrap();
-    let error = put(world.vault(), a_call(&t), &content(2, 10)).await.unwrap_err();
+    first.write(content(1, TWO_EXTENTS / 4)).await.unwrap();
+    let error = put(world.vault(), a_call(&t), &content(2, TWO_EXTENTS / 4))
+        .await
+        .unwrap_err();
     assert_eq!(told(&error), (Kind::Exhausted, "MEMORY_BUDGET"));
     first.finish(Closing::default()).await.unwrap();
     let record = put(world.vault(), a_call(&t), &content(3, 3 * TWO_EXTENTS))

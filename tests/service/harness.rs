@@ -94,6 +94,7 @@ impl World {
             country: "MX".to_owned(),
             node: 0,
             memory_budget: 256 << 20,
+            tenant_share_percent: callvault::domain::limits::TENANT_SHARE_PERCENT,
             index_id: IndexId::mint(clock.now(), &*rng).unwrap(),
             take_over: false,
         };

@@ -40,7 +40,7 @@ pub(super) use index::{Blob, Fresh, Outcomes, Told, fresh_record, outcome_of};
 use received::Received;
 pub(super) use upload::Upload;
 use writer::Writer;
-pub(super) use writer::off_the_async_threads;
+pub(super) use writer::in_turn;
 
 /// What an uploader says of a recording, before defaults.
 #[derive(Clone, Debug)]
@@ -104,6 +104,7 @@ impl Vault {
     /// [`Kind::NotFound`] for a tenant that is not; [`Kind::Invalid`] names a field; [`Kind::AlreadyExists`] for an external id
     /// that is taken; [`Kind::Conflict`] if an upload with the same request id or external id is under way.
     pub async fn begin_put(self: &Arc<Self>, mut spec: PutSpec) -> Result<Put, Error> {
+        let turn = self.turn(&spec.tenant).await?;
         let (row, _) = self.active_tenant(&spec.tenant).await?;
         let keys = self.keys.tenant(&spec.tenant).await?;
         let tag = spec
@@ -150,6 +151,7 @@ impl Vault {
             return Err(external_id_taken());
         }
         let kind = self.kind_of(&spec).await?;
+        drop(turn);
         let writer = self.writer(&spec, kind).await?;
         Ok(Put {
             vault: Arc::clone(self),

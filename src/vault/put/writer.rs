@@ -26,7 +26,7 @@ use crate::{
 use super::{
     super::{
         Error, Kind, Vault,
-        budget::Reservation,
+        budget::{self, Reservation},
         descriptor,
         record::{BlobName, entry_place},
     },
@@ -37,6 +37,8 @@ use super::{
 
 /// Parts that may be on their way to the store while the next one is filled.
 const PARTS_IN_FLIGHT: usize = 2;
+/// Content of an extent up to which it has only small room: with what is sealed around it, and the footer.
+const BEGINNING: u64 = budget::SMALL - FOOTER_ROOM as u64 - (4 << 10);
 /// Room kept behind the last extent for the footer; a longer one costs a copy.
 const FOOTER_ROOM: usize = 64 << 10;
 
@@ -127,14 +129,31 @@ impl Writer {
         if self.filling.as_ref().is_some_and(|(buffer, _)| buffer.is_full()) {
             self.store_full_extent(vault, tenant).await?;
         }
-        if self.filling.is_none() {
-            let room = u64::from(stream::extent_segments(self.extent)) * stream::SEGMENT_LEN as u64;
-            let reservation = vault.budget.reserve(room + FOOTER_ROOM as u64).await?;
-            self.filling = Some((ExtentBuffer::new(self.extent, FOOTER_ROOM), reservation));
-        }
-        if let Some((buffer, _)) = &mut self.filling {
-            buffer.fill(chunk);
-        }
+        let filled = self
+            .filling
+            .as_ref()
+            .map_or(0, |(buffer, _)| buffer.plaintext_len());
+        // Nobody knows yet whether a caller that has sent little will ever send more.
+        let needed = if filled + chunk.len() as u64 <= BEGINNING {
+            budget::SMALL
+        } else {
+            extent_room(self.extent)
+        };
+        let (buffer, room) = match self.filling.take() {
+            Some((buffer, room)) if room.is_small() && needed > budget::SMALL => {
+                // Given back once the larger one is there: until then it holds what has come.
+                let larger = vault.budget.reserve_for(tenant, needed).await?;
+                drop(room);
+                (buffer, larger)
+            }
+            Some(filling) => filling,
+            None => {
+                let room = vault.budget.reserve_for(tenant, needed).await?;
+                (ExtentBuffer::new(self.extent, FOOTER_ROOM), room)
+            }
+        };
+        let (buffer, _) = self.filling.insert((buffer, room));
+        buffer.fill(chunk);
         Ok(())
     }
 
@@ -150,10 +169,11 @@ impl Writer {
         let offset = self.offset;
         self.offset += stream::ciphertext_len(buffer.plaintext_len());
         let seal = self.sealer(vault, tenant, buffer);
-        let (store, key) = (Arc::clone(&vault.store), self.object_key.clone());
+        let (vault, tenant, key) = (Arc::clone(vault), tenant.clone(), self.object_key.clone());
         self.in_flight.0.push_back(tokio::spawn(async move {
-            let sealed = off_the_async_threads(seal).await?;
-            let receipt = store
+            let sealed = in_turn(&vault, &tenant, seal).await?;
+            let receipt = vault
+                .store
                 .put_part(&key, &upload, number, offset, sealed.bytes.freeze())
                 .await?;
             // Not when it is collected: the upload may be waiting for this very room to fill its next part.
@@ -207,7 +227,8 @@ impl Writer {
         let Some((buffer, room)) = self.filling.take() else {
             return Err(empty());
         };
-        let last = off_the_async_threads(self.sealer(vault, &spec.tenant, buffer)).await?;
+        let seal = self.sealer(vault, &spec.tenant, buffer);
+        let last = in_turn(vault, &spec.tenant, seal).await?;
         while !self.in_flight.0.is_empty() {
             self.collect_oldest().await?;
         }
@@ -289,10 +310,18 @@ impl Writer {
     }
 }
 
-/// Runs CPU-bound work where it holds up nobody's I/O.
-pub(in crate::vault) async fn off_the_async_threads<T: Send + 'static>(
+/// Bytes that an extent takes when it is full, and the footer behind it.
+fn extent_room(extent: u32) -> u64 {
+    u64::from(stream::extent_segments(extent)) * stream::SEGMENT_LEN as u64 + FOOTER_ROOM as u64
+}
+
+/// Runs CPU-bound work where it holds up nobody's I/O, when it is the tenant's turn.
+pub(in crate::vault) async fn in_turn<T: Send + 'static>(
+    vault: &Vault,
+    tenant: &TenantId,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
+    let _turn = vault.turn(tenant).await?;
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| Error::new(Kind::Internal, "TASK", "sealing was interrupted").because(e))?
