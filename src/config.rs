@@ -2,6 +2,8 @@
 //!
 //! `callvault.example.toml` is the commented sample; every default is in it.
 
+mod s3;
+
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
@@ -19,6 +21,11 @@ use crate::{
         principal::{InvalidPrincipal, Principal, Role, TenantScope},
     },
 };
+
+pub use s3::{S3, S3Checksum};
+
+/// As long as one may live.
+const UPLOAD_LIFE_SECONDS: u64 = (limits::UPLOAD_MICROS / 1_000_000) as u64;
 
 /// What the server is told by its operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +77,8 @@ pub struct Region {
 pub enum Store {
     /// A directory.
     Local(PathBuf),
+    /// A bucket that speaks S3.
+    S3(Box<S3>),
 }
 
 /// Files of PEM; read at start and again on SIGHUP.
@@ -108,6 +117,10 @@ pub struct Limits {
     pub tenant_share_percent: u8,
     /// Bytes of requests that are arriving, beyond what each may hold freely.
     pub receive_budget_bytes: u64,
+    /// Bytes of unfinished uploads on the disk.
+    pub spool_bytes: u64,
+    /// How long an unfinished upload may live.
+    pub upload_life_seconds: u64,
     /// Connections at a time.
     pub connections: usize,
     /// Connections at a time of one principal.
@@ -156,6 +169,8 @@ impl Default for Limits {
             memory_budget_bytes: 1 << 30,
             tenant_share_percent: limits::TENANT_SHARE_PERCENT,
             receive_budget_bytes: 256 << 20,
+            spool_bytes: limits::SPOOL_BYTES,
+            upload_life_seconds: UPLOAD_LIFE_SECONDS,
             connections: 4_096,
             connections_per_principal: 1_024,
             handshakes: 256,
@@ -422,11 +437,13 @@ impl Config {
                 "must lie outside data, so that a backup of data never holds the keys that open it",
             ));
         }
-        let Store::Local(store) = &self.store;
-        if self.root.starts_with(store) {
-            return Err(ConfigError::value("root", "must lie outside store.local"));
+        match &self.store {
+            Store::Local(store) if self.root.starts_with(store) => {
+                Err(ConfigError::value("root", "must lie outside store.local"))
+            }
+            Store::Local(_) => Ok(()),
+            Store::S3(s3) => s3.check(),
         }
-        Ok(())
     }
 
     fn check_country(&self) -> Result<(), ConfigError> {
@@ -491,6 +508,14 @@ impl Limits {
         at_most("tenant_share_percent", share, 100)?;
         // A message of the largest size, for two callers at least.
         at_least("receive_budget_bytes", self.receive_budget_bytes, 16 << 20)?;
+        // One part, and what seals it.
+        at_least("spool_bytes", self.spool_bytes, 64 << 20)?;
+        at_least("upload_life_seconds", self.upload_life_seconds, 60)?;
+        at_most(
+            "upload_life_seconds",
+            self.upload_life_seconds,
+            UPLOAD_LIFE_SECONDS,
+        )?;
         at_least("connections", self.connections as u64, 1)?;
         let of_one = self.connections_per_principal as u64;
         at_least("connections_per_principal", of_one, 1)?;
@@ -557,21 +582,29 @@ impl Log {
 }
 
 fn at_least(key: &str, value: u64, least: u64) -> Result<(), ConfigError> {
+    at_least_in("limits", key, value, least)
+}
+
+fn at_most(key: &str, value: u64, most: u64) -> Result<(), ConfigError> {
+    at_most_in("limits", key, value, most)
+}
+
+fn at_least_in(table: &str, key: &str, value: u64, least: u64) -> Result<(), ConfigError> {
     if value >= least {
         return Ok(());
     }
     Err(ConfigError::value(
-        format!("limits.{key}"),
+        format!("{table}.{key}"),
         format!("must be at least {least}, is {value}"),
     ))
 }
 
-fn at_most(key: &str, value: u64, most: u64) -> Result<(), ConfigError> {
+fn at_most_in(table: &str, key: &str, value: u64, most: u64) -> Result<(), ConfigError> {
     if value <= most {
         return Ok(());
     }
     Err(ConfigError::value(
-        format!("limits.{key}"),
+        format!("{table}.{key}"),
         format!("must be at most {most}, is {value}"),
     ))
 }

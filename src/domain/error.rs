@@ -49,6 +49,8 @@ pub struct Error {
     pub field: Option<String>,
     /// When a caller that was turned away for load may come back, where that is known.
     pub retry_after: Option<Duration>,
+    /// More for programs, by name: numbers and states, never personal data.
+    pub details: Vec<(&'static str, String)>,
     /// For operators; never shown to callers.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -62,6 +64,7 @@ impl Error {
             message: message.into(),
             field: None,
             retry_after: None,
+            details: Vec::new(),
             source: None,
         }
     }
@@ -88,6 +91,21 @@ impl Error {
         )
     }
 
+    /// A refusal for load, which says when to come back.
+    pub fn busy(reason: &'static str, message: impl Into<String>, retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(Kind::Exhausted, reason, message)
+        }
+    }
+
+    /// The same with one more thing for programs.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+        self.details.push((name, value.to_string()));
+        self
+    }
+
     /// The same answer for another caller who waited for the same thing; the cause is told once, with the first.
     #[must_use]
     pub fn again(&self) -> Self {
@@ -97,15 +115,8 @@ impl Error {
             message: self.message.clone(),
             field: self.field.clone(),
             retry_after: self.retry_after,
+            details: self.details.clone(),
             source: None,
-        }
-    }
-
-    /// A refusal for load, which says when to come back.
-    pub fn busy(reason: &'static str, message: impl Into<String>, retry_after: Duration) -> Self {
-        Self {
-            retry_after: Some(retry_after),
-            ..Self::new(Kind::Exhausted, reason, message)
         }
     }
 
@@ -134,6 +145,7 @@ impl fmt::Debug for Error {
             .field("reason", &self.reason)
             .field("message", &self.message)
             .field("field", &self.field)
+            .field("details", &self.details)
             .field("source", &self.source)
             .finish()
     }

@@ -46,6 +46,12 @@ pub const RETENTION_DAYS: u32 = 36_525;
 pub const REQUEST_ID_MICROS: i64 = 24 * 3_600 * 1_000_000;
 /// An unnamed blob younger than this may belong to an upload under way, 7 days.
 pub const ORPHAN_MICROS: i64 = 7 * 24 * 3_600 * 1_000_000;
+/// Life of an unfinished upload, 7 days: it holds a slot, and half a call is personal data too.
+pub const UPLOAD_MICROS: i64 = 7 * 24 * 3_600 * 1_000_000;
+/// Bytes of unfinished uploads on the disk when the configuration does not say, 32 GiB: 2,000 calls of 16 minutes each.
+pub const SPOOL_BYTES: u64 = 32 << 30;
+/// Unfinished uploads at a time; each costs some kilobytes of memory and two small files.
+pub const UPLOADS: usize = 16_384;
 /// Longest time from a put's ack to its leaf in the bucket, 1 s.
 pub const SHIP_INTERVAL_MILLIS: u64 = 500;
 /// Of the bytes in flight, what one tenant may hold, hundredths: whatever it does, as much is left for the others.

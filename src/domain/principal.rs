@@ -66,7 +66,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// What a call does. One per call of the API.
+/// What a call does. One per call of the API; the calls of a resumable upload are together one `PutRecording`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// Stores content.

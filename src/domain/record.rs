@@ -134,6 +134,8 @@ pub struct Descriptor {
     pub external_id: Option<ExternalId>,
     /// What it was derived from.
     pub derived_from: Option<RecordId>,
+    /// The end is missing: its upload was abandoned, and what had arrived was kept.
+    pub incomplete: bool,
 }
 
 impl Descriptor {

@@ -20,6 +20,7 @@ mod gate;
 mod message;
 mod page;
 mod record_service;
+mod resumable;
 pub mod schema;
 pub mod status;
 mod tenant_service;

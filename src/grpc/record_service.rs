@@ -8,16 +8,18 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     StreamLimits, convert,
     convert::{Path, optional, required},
-    download, gate, message, required_purpose, upload,
+    download, gate, message, required_purpose, resumable, upload,
 };
 use crate::{
     domain::principal::Action,
     proto::v1::{
-        BatchGetMessagesRequest, BatchGetMessagesResponse, BatchPutMessagesRequest, BatchPutMessagesResponse,
-        GetMessageRequest, GetMessageResponse, GetRecordRequest, GetRecordResponse, ListRecordsRequest,
-        ListRecordsResponse, PutMessageRequest, PutMessageResponse, PutRecordingRequest,
-        PutRecordingResponse, ReadRecordingRequest, ReadRecordingResponse, UpdateRecordRequest,
-        UpdateRecordResponse, get_record_request, record_service_server::RecordService,
+        AbortUploadRequest, AbortUploadResponse, BatchGetMessagesRequest, BatchGetMessagesResponse,
+        BatchPutMessagesRequest, BatchPutMessagesResponse, BeginUploadRequest, BeginUploadResponse,
+        CommitUploadRequest, CommitUploadResponse, GetMessageRequest, GetMessageResponse, GetRecordRequest,
+        GetRecordResponse, GetUploadRequest, GetUploadResponse, ListRecordsRequest, ListRecordsResponse,
+        PutMessageRequest, PutMessageResponse, PutRecordingRequest, PutRecordingResponse,
+        ReadRecordingRequest, ReadRecordingResponse, UpdateRecordRequest, UpdateRecordResponse,
+        WriteUploadRequest, WriteUploadResponse, get_record_request, record_service_server::RecordService,
     },
     vault::{ContentRange, Error, Name, UpdateSpec, Vault},
 };
@@ -51,6 +53,55 @@ impl RecordService for RecordApi {
         Ok(Response::new(PutRecordingResponse {
             record: Some(convert::record_to_proto(&record)),
         }))
+    }
+
+    async fn begin_upload(
+        &self,
+        request: Request<BeginUploadRequest>,
+    ) -> Result<Response<BeginUploadResponse>, Status> {
+        let caller = gate::may_call(&request, resumable::ACTION)?;
+        let status = resumable::begin(&self.vault, &caller, request.get_ref()).await?;
+        let upload = Some(convert::upload_to_proto(&status));
+        Ok(Response::new(BeginUploadResponse { upload }))
+    }
+
+    async fn write_upload(
+        &self,
+        request: Request<Streaming<WriteUploadRequest>>,
+    ) -> Result<Response<WriteUploadResponse>, Status> {
+        let caller = gate::may_call(&request, resumable::ACTION)?;
+        let status = resumable::write(&self.vault, &caller, request.into_inner(), self.limits).await?;
+        let upload = Some(convert::upload_to_proto(&status));
+        Ok(Response::new(WriteUploadResponse { upload }))
+    }
+
+    async fn get_upload(
+        &self,
+        request: Request<GetUploadRequest>,
+    ) -> Result<Response<GetUploadResponse>, Status> {
+        let caller = gate::may_call(&request, resumable::ACTION)?;
+        let status = resumable::get(&self.vault, &caller, request.get_ref()).await?;
+        let upload = Some(convert::upload_to_proto(&status));
+        Ok(Response::new(GetUploadResponse { upload }))
+    }
+
+    async fn commit_upload(
+        &self,
+        request: Request<CommitUploadRequest>,
+    ) -> Result<Response<CommitUploadResponse>, Status> {
+        let caller = gate::may_call(&request, resumable::ACTION)?;
+        let record = resumable::commit(&self.vault, &caller, request.get_ref()).await?;
+        let record = Some(convert::record_to_proto(&record));
+        Ok(Response::new(CommitUploadResponse { record }))
+    }
+
+    async fn abort_upload(
+        &self,
+        request: Request<AbortUploadRequest>,
+    ) -> Result<Response<AbortUploadResponse>, Status> {
+        let caller = gate::may_call(&request, resumable::ACTION)?;
+        resumable::abort(&self.vault, &caller, request.get_ref()).await?;
+        Ok(Response::new(AbortUploadResponse {}))
     }
 
     async fn read_recording(

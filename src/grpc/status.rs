@@ -52,10 +52,11 @@ pub(super) fn of_item(error: Error) -> pb::Status {
 }
 
 fn details(error: &Error) -> ErrorDetails {
-    let metadata: HashMap<String, String> = error
-        .field
-        .iter()
-        .map(|field| ("field".to_owned(), field.clone()))
+    let field = error.field.iter().map(|field| ("field", field));
+    let details = error.details.iter().map(|(name, value)| (*name, value));
+    let metadata: HashMap<String, String> = field
+        .chain(details)
+        .map(|(name, value)| (name.to_owned(), value.clone()))
         .collect();
     let mut details = ErrorDetails::with_error_info(error.reason, DOMAIN, metadata);
     match error.kind {

@@ -133,7 +133,7 @@ impl Messages {
     }
 }
 
-fn checked(chunk: Bytes) -> Result<Bytes, Error> {
+pub(super) fn checked(chunk: Bytes) -> Result<Bytes, Error> {
     let at = convert::Path::root("chunk");
     if chunk.is_empty() {
         return Err(at.refuse("must not be empty"));
@@ -145,7 +145,7 @@ fn checked(chunk: Bytes) -> Result<Bytes, Error> {
 }
 
 /// tonic refuses a message that is too long without a reason of ours.
-fn explained(status: Status) -> Status {
+pub(super) fn explained(status: Status) -> Status {
     match status.code() {
         Code::OutOfRange => chunk_too_long().into(),
         _ => status,
@@ -160,11 +160,11 @@ fn chunk_too_long() -> Error {
     }
 }
 
-fn wrong_order(message: &str) -> Status {
+pub(super) fn wrong_order(message: &str) -> Status {
     Error::new(Kind::Invalid, "UPLOAD_ORDER", message).into()
 }
 
-fn too_long(what: &str, reason: &'static str, limit: Duration) -> Status {
+pub(super) fn too_long(what: &str, reason: &'static str, limit: Duration) -> Status {
     let message = format!(
         "{what} did not come to its end in time; nothing was kept limit_seconds={}",
         limit.as_secs()

@@ -4,6 +4,7 @@
 //! <root>/bucket     the local store, behind a plan of faults
 //! <root>/root       the file root
 //! <root>/index      sled, or nothing when the index is kept in memory
+//! <root>/spool      unfinished uploads, behind another plan of faults
 //! ```
 
 use std::{
@@ -25,11 +26,13 @@ use crate::{
         sled::{SledIndex, SledOptions},
     },
     keys::file::FileRoot,
-    vault::{Error, OpenError, Opened, Replayed, Vault, VaultSettings},
+    spool::{Directory, SpoolError},
+    vault::{Error, OpenError, Opened, Replayed, UploadSettings, Vault, VaultSettings},
 };
 
 use super::{
     clock::TestClock,
+    disk::{DiskFaults, FaultyDisk},
     faulty::{Faults, FaultyStore},
     rng::SeededRng,
 };
@@ -67,6 +70,8 @@ pub struct World {
     pub rng: SeededRng,
     /// What goes wrong with its store.
     pub faults: Faults,
+    /// What goes wrong with the disk of its spool.
+    pub disk_faults: DiskFaults,
     opened: Option<Opened>,
 }
 
@@ -77,6 +82,9 @@ impl World {
     /// Without randomness, or if the fixed names do not parse: never.
     pub fn new(root: &Path, engine: Engine, seed: u64) -> Result<Self, OpenError> {
         let (clock, rng) = (TestClock::default(), SeededRng::new(seed));
+        let disk_faults = DiskFaults::default();
+        let disk = Directory::open(&root.join("spool")).map_err(SpoolError::from);
+        let disk = FaultyDisk::sharing(disk.map_err(Error::from)?, &disk_faults);
         let region = "test-1".parse::<RegionName>();
         let settings = VaultSettings {
             region: region.map_err(|e| Error::invalid("region", e.rule))?,
@@ -86,6 +94,7 @@ impl World {
             tenant_share_percent: crate::domain::limits::TENANT_SHARE_PERCENT,
             index_id: IndexId::mint(clock.now(), &rng)?,
             take_over: false,
+            uploads: UploadSettings::new(Arc::new(disk)),
         };
         Ok(Self {
             root: root.to_owned(),
@@ -96,6 +105,7 @@ impl World {
             clock,
             rng,
             faults: Faults::default(),
+            disk_faults,
             opened: None,
         })
     }
@@ -213,6 +223,11 @@ impl World {
     /// Where the file root lies.
     pub fn root_path(&self) -> PathBuf {
         self.root.join("root")
+    }
+
+    /// Where unfinished uploads lie.
+    pub fn spool_path(&self) -> PathBuf {
+        self.root.join("spool")
     }
 
     /// Where sled lies.

@@ -194,7 +194,9 @@ impl Vault {
         let mut done = Orphans::default();
         let oldest = self.clock.now().plus_micros(-limits::ORPHAN_MICROS).micros();
         for (key, upload, began) in self.store.uploads(BLOBS).await? {
-            if began < oldest {
+            let open =
+                format::parse_object_key(&key).is_some_and(|(_, record)| self.uploads.is_open(&record));
+            if began < oldest && !open {
                 self.store.abort(&key, &upload).await?;
                 done.aborted += 1;
             }

@@ -164,6 +164,7 @@ pub(crate) fn to_proto(d: &Descriptor) -> storage::Descriptor {
             .map(|r| r.as_bytes().to_vec())
             .unwrap_or_default()
             .into(),
+        incomplete: d.incomplete,
     }
 }
 
@@ -185,7 +186,7 @@ pub(crate) fn party_to_proto(p: &Party) -> storage::Party {
     }
 }
 
-pub(super) fn from_proto(m: storage::Descriptor) -> Result<Descriptor, InvalidId> {
+pub(crate) fn from_proto(m: storage::Descriptor) -> Result<Descriptor, InvalidId> {
     Ok(Descriptor {
         conversation_id: m.conversation_id.parse()?,
         channel: Channel::from_number(m.channel).ok_or_else(unknown)?,
@@ -217,6 +218,7 @@ pub(super) fn from_proto(m: storage::Descriptor) -> Result<Descriptor, InvalidId
         derived_from: (!m.derived_from.is_empty())
             .then(|| RecordId::from_slice(&m.derived_from))
             .transpose()?,
+        incomplete: m.incomplete,
     })
 }
 

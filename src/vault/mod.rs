@@ -10,6 +10,7 @@ pub mod fuzz;
 mod get;
 mod keystore;
 mod list;
+mod making;
 mod message;
 mod open;
 mod page_token;
@@ -24,6 +25,7 @@ mod tenant;
 mod terms;
 mod turns;
 mod update;
+mod uploads;
 mod verify;
 
 use std::sync::Arc;
@@ -45,12 +47,13 @@ pub use error::{Error, Kind};
 pub use get::{ContentRange, Reading};
 pub use list::{ListPage, Order};
 pub use message::MessageSpec;
-pub use open::{OpenError, Opened, VaultSettings};
+pub use open::{OpenError, Opened, UploadSettings, VaultSettings};
 pub use put::{Closing, Draft, Put, PutSpec};
 pub use record::Name;
 pub use replay::Replayed;
 pub use tenant::{TenantChange, TenantPage};
 pub use update::{DescriptorChange, UpdateSpec};
+pub use uploads::{BeginSpec, CommitSpec, UploadStatus, UploadWriter};
 pub use verify::{Finding, Report};
 
 /// A vault that is open: one region, one bucket, one index.
@@ -68,6 +71,7 @@ pub struct Vault {
     budget: Budget,
     turns: turns::Turns,
     under_way: put::UnderWay,
+    uploads: uploads::Uploads,
     lanes: message::Lanes,
 }
 
@@ -85,6 +89,11 @@ impl Vault {
     /// What may be in flight.
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// Bytes of unfinished uploads in the data directory.
+    pub fn spooled_bytes(&self) -> u64 {
+        self.uploads.spooled_bytes()
     }
 
     /// The time, as this vault sees it.

@@ -19,6 +19,7 @@ use crate::{
     domain::{
         clock::{Clock, Rng},
         ids::{IndexId, RegionName, VaultId},
+        limits,
     },
     index::{Change, Expect, Index, Key, LogId, LogKind, Range, Scan, Scope},
     keys::{
@@ -32,6 +33,7 @@ use crate::{
         outbox::{Causes, Ledger, LedgerParts, ShipObserver, Until, retire},
     },
     proto::storage::{Claim, EpochRow, LogRow, RootEpochCreated, VaultManifest, state_leaf::Body},
+    spool::{Disk, Spool},
 };
 
 use super::{
@@ -43,6 +45,7 @@ use super::{
     replay::{self, Replayed},
     rows::RowCodec,
     turns::Turns,
+    uploads::Uploads,
 };
 
 pub(super) const MANIFEST: &str = "vault/manifest";
@@ -67,6 +70,30 @@ pub struct VaultSettings {
     pub index_id: IndexId,
     /// Take the vault from an index that is gone.
     pub take_over: bool,
+    /// Where unfinished uploads are kept.
+    pub uploads: UploadSettings,
+}
+
+/// Where unfinished uploads are kept, and for how long.
+#[derive(Clone, Debug)]
+pub struct UploadSettings {
+    /// The directory of their files.
+    pub disk: Arc<dyn Disk>,
+    /// Bytes that may lie there.
+    pub spool_bytes: u64,
+    /// How long an upload may take, at most [`limits::UPLOAD_MICROS`].
+    pub life_micros: i64,
+}
+
+impl UploadSettings {
+    /// With the longest life, and the default room.
+    pub fn new(disk: Arc<dyn Disk>) -> Self {
+        Self {
+            disk,
+            spool_bytes: limits::SPOOL_BYTES,
+            life_micros: limits::UPLOAD_MICROS,
+        }
+    }
 }
 
 /// Why a vault does not open.
@@ -139,6 +166,7 @@ pub struct Opened {
     pub replayed: Option<Replayed>,
     stop: watch::Sender<bool>,
     shipping: JoinHandle<()>,
+    syncing: JoinHandle<()>,
 }
 
 impl Opened {
@@ -146,12 +174,16 @@ impl Opened {
     pub async fn close(self) {
         self.vault.lanes.finish().await;
         self.stop.send_replace(true);
+        let _ = self.syncing.await;
         let _ = self.shipping.await;
     }
 
     /// Stops at once, as if the process had died: what is queued stays queued.
     #[cfg(any(test, feature = "testing"))]
     pub async fn crash(self) {
+        self.syncing.abort();
+        let _ = self.syncing.await;
+        self.vault.uploads.halt();
         self.vault.lanes.cut().await;
         self.shipping.abort();
         let _ = self.shipping.await;
@@ -218,7 +250,7 @@ impl Vault {
         let replayed = replay::catch_up(&vault, &in_bucket).await?;
         vault.retire_earlier_logs().await?;
         let (stop, stopped) = watch::channel(false);
-        let shipping = tokio::spawn(Arc::clone(&vault.ledger).run(stopped));
+        let shipping = tokio::spawn(Arc::clone(&vault.ledger).run(stopped.clone()));
         let replayed = match replayed {
             None => None,
             Some(mut replayed) => {
@@ -226,11 +258,15 @@ impl Vault {
                 Some(replayed)
             }
         };
+        // After all that the bucket knows: an upload may have become a record before the last process ended.
+        vault.find_uploads().await?;
+        let syncing = tokio::spawn(Arc::clone(&vault).sync_uploads(stopped));
         Ok(Opened {
             vault,
             replayed,
             stop,
             shipping,
+            syncing,
         })
     }
 
@@ -370,6 +406,10 @@ fn assemble(
         budget: Budget::shared(settings.memory_budget, settings.tenant_share_percent),
         turns: Turns::new(),
         under_way: UnderWay::default(),
+        uploads: Uploads::new(
+            Spool::new(Arc::clone(&settings.uploads.disk), settings.uploads.spool_bytes),
+            settings.uploads.life_micros.min(limits::UPLOAD_MICROS),
+        ),
         lanes: Lanes::default(),
     })
 }

@@ -628,6 +628,7 @@ impl Described {
             jurisdictions: Vec::new(),
             external_id: self.external.map(external_id),
             derived_from,
+            incomplete: false,
         }
     }
 

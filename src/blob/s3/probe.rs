@@ -3,6 +3,8 @@
 //! A vault needs objects, ranges, listings, parts and removals. Everything else is a second line of defence: it is said once
 //! that it is missing, and the vault goes on. Nothing in a bucket is believed because of what is found here.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::{Checksum, OpenError, S3Store, refusal::Refusal};
@@ -43,6 +45,30 @@ pub struct Abilities {
     pub conditional_writes: Ability,
     /// Uploads under way can be listed.
     pub lists_uploads: Ability,
+}
+
+impl fmt::Display for Ability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// A line for each, for people.
+impl fmt::Display for Abilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keeps = if self.keeps_versions { "yes" } else { "no" };
+        writeln!(f, "the bucket can hold a vault; beyond what it needs:")?;
+        writeln!(f, "  keeps versions      {keeps}")?;
+        writeln!(f, "  checks CRC-32C      {}", self.checks_crc32c)?;
+        writeln!(f, "  tags                {}", self.tags)?;
+        writeln!(f, "  object lock         {}", self.object_lock)?;
+        writeln!(f, "  conditional writes  {}", self.conditional_writes)?;
+        write!(f, "  lists uploads       {}", self.lists_uploads)
+    }
 }
 
 impl S3Store {

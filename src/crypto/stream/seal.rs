@@ -67,6 +67,29 @@ impl ExtentBuffer {
         self.plaintext_len
     }
 
+    /// The plaintext from byte `from` of the extent on, in pieces of at most a segment; none lies across a tag's gap.
+    pub fn pieces(&self, from: u64) -> impl Iterator<Item = &[u8]> {
+        let mut text = HEADER_LEN;
+        let mut skip = from;
+        std::iter::from_fn(move || {
+            loop {
+                let end = (text - text % SEGMENT_LEN + TEXT_END).min(self.bytes.len());
+                if text >= end {
+                    return None;
+                }
+                let piece = &self.bytes[text..end];
+                text = end + TAG_LEN;
+                match usize::try_from(skip) {
+                    Ok(skipped) if skipped < piece.len() => {
+                        skip = 0;
+                        return Some(&piece[skipped..]);
+                    }
+                    _ => skip -= piece.len() as u64,
+                }
+            }
+        })
+    }
+
     /// Seals every segment in place under a key and nonces of this extent's own.
     ///
     /// `aad` is [`crate::crypto::context::extent`]. An empty extent is one empty segment. CPU-bound: milliseconds for 8 MiB.
@@ -118,7 +141,7 @@ fn seal_segments(
 
 fn seal_segment(cipher: &BulkKey, nonce: [u8; 12], segment: &mut [u8]) -> Result<[u8; TAG_LEN], CryptoError> {
     let (text, gap) = segment.split_at_mut(segment.len() - TAG_LEN);
-    let tag = cipher.seal(nonce, text)?;
+    let tag = cipher.seal(nonce, &[], text)?;
     gap.copy_from_slice(&tag);
     Ok(tag)
 }

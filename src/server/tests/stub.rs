@@ -94,4 +94,36 @@ impl RecordService for Stub {
     ) -> Result<Response<UpdateRecordResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn begin_upload(
+        &self,
+        _: Request<BeginUploadRequest>,
+    ) -> Result<Response<BeginUploadResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_upload(&self, _: Request<GetUploadRequest>) -> Result<Response<GetUploadResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn commit_upload(
+        &self,
+        _: Request<CommitUploadRequest>,
+    ) -> Result<Response<CommitUploadResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn abort_upload(
+        &self,
+        _: Request<AbortUploadRequest>,
+    ) -> Result<Response<AbortUploadResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn write_upload(
+        &self,
+        _: Request<Streaming<WriteUploadRequest>>,
+    ) -> Result<Response<WriteUploadResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }

@@ -34,13 +34,12 @@ use crate::{
 
 use super::{Error, Kind, Vault, descriptor, record::Name, requests::tag_request, terms};
 
-pub(super) use claim::Claim;
-pub(super) use claim::UnderWay;
+pub(super) use claim::{Claim, UnderWay};
 pub(super) use index::{Blob, Fresh, Outcomes, Told, fresh_record, outcome_of};
 use received::Received;
 pub(super) use upload::Upload;
 use writer::Writer;
-pub(super) use writer::in_turn;
+pub(super) use writer::{FOOTER_ROOM, in_turn, off_the_async_threads};
 
 /// What an uploader says of a recording, before defaults.
 #[derive(Clone, Debug)]
@@ -187,7 +186,7 @@ impl Vault {
     }
 
     /// What is derived from another record is an artifact, and its source must be there.
-    async fn kind_of(&self, spec: &PutSpec) -> Result<RecordKind, Error> {
+    pub(super) async fn kind_of(&self, spec: &PutSpec) -> Result<RecordKind, Error> {
         let Some(source) = spec.draft.descriptor.derived_from else {
             return Ok(RecordKind::Recording);
         };
@@ -219,7 +218,7 @@ impl Put {
             Mode::Repeat(_) => Ok(()),
             Mode::Store(writer) => {
                 while !chunk.is_empty() {
-                    writer.fill(&self.vault, &self.spec.tenant, &mut chunk).await?;
+                    writer.fill(&self.vault, &mut chunk).await?;
                 }
                 Ok(())
             }
@@ -320,7 +319,7 @@ pub(super) fn asked_for(said: &[u8], closing: &Closing, length: u64, crc: u32) -
     asked
 }
 
-fn closed(mut descriptor: Descriptor, closing: Closing) -> Result<Descriptor, Error> {
+pub(super) fn closed(mut descriptor: Descriptor, closing: Closing) -> Result<Descriptor, Error> {
     if closing.duration_millis.is_some() {
         descriptor.duration_millis = closing.duration_millis;
     }
@@ -345,7 +344,7 @@ impl std::fmt::Debug for Put {
     }
 }
 
-fn empty() -> Error {
+pub(super) fn empty() -> Error {
     Error {
         field: Some("chunk".into()),
         ..Error::new(

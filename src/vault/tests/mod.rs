@@ -5,7 +5,11 @@ use std::{path::Path, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    blob::local::LocalStore,
+    blob::{
+        local::LocalStore,
+        s3::tests::{Rig, bucket::Ways},
+        store::BlobStore,
+    },
     crypto::rng::SystemRng,
     domain::{
         clock::{Rng, Timestamp},
@@ -16,6 +20,7 @@ use crate::{
     },
     index::{Index, memory::MemoryIndex},
     keys::file::FileRoot,
+    spool::Directory,
     testing::clock::TestClock,
 };
 
@@ -23,7 +28,7 @@ use super::*;
 
 struct Bench {
     _dir: tempfile::TempDir,
-    store: Arc<LocalStore>,
+    store: Arc<dyn BlobStore>,
     root: Arc<FileRoot>,
     clock: Arc<TestClock>,
     rng: Arc<dyn Rng>,
@@ -39,10 +44,27 @@ impl Bench {
         let store = LocalStore::open(bucket, Arc::clone(&clock) as _, Arc::clone(&rng))
             .await
             .unwrap();
+        let store: Arc<dyn BlobStore> = Arc::new(store);
+        Self::over(store, dir, clock, rng)
+    }
+
+    /// Over a bucket of somebody's.
+    fn over_s3(store: impl BlobStore + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(TestClock::new(Timestamp(1_795_478_400_000_000)));
+        Self::over(Arc::new(store), dir, clock, Arc::new(SystemRng::new()))
+    }
+
+    fn over(
+        store: Arc<dyn BlobStore>,
+        dir: tempfile::TempDir,
+        clock: Arc<TestClock>,
+        rng: Arc<dyn Rng>,
+    ) -> Self {
         let root = FileRoot::open(&dir.path().join("root"), Arc::clone(&rng)).unwrap();
         let index_id = IndexId::mint(Timestamp(1), &*rng).unwrap();
         Self {
-            store: Arc::new(store),
+            store,
             root: Arc::new(root),
             clock,
             rng,
@@ -64,11 +86,14 @@ impl Bench {
             tenant_share_percent: crate::domain::limits::TENANT_SHARE_PERCENT,
             index_id: self.index_id,
             take_over: false,
+            uploads: UploadSettings::new(Arc::new(
+                Directory::open(&self._dir.path().join("spool")).unwrap(),
+            )),
         };
         let index: Arc<dyn Index> = Arc::clone(index) as _;
         Vault::open(
             settings,
-            Arc::clone(&self.store) as _,
+            Arc::clone(&self.store),
             index,
             Arc::clone(&self.root) as _,
             Arc::clone(&self.clock) as _,
@@ -105,6 +130,7 @@ fn draft(tel: &str) -> Draft {
             jurisdictions: vec![],
             external_id: Some("call-1".parse().unwrap()),
             derived_from: None,
+            incomplete: false,
         },
         has_media_type: false,
         has_retention_class: true,
@@ -185,7 +211,30 @@ async fn readings_that_outnumber_the_budget_all_come_to_their_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recording_survives_the_loss_of_the_index() {
-    let bench = Bench::new().await;
+    survives_the_loss_of_the_index(Bench::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_in_s3_survives_the_loss_of_the_index() {
+    for versions in [false, true] {
+        let ways = Ways {
+            versions,
+            ..Ways::default()
+        };
+        let Rig {
+            store,
+            bucket,
+            keep: _keep,
+        } = Rig::new(ways).await;
+        survives_the_loss_of_the_index(Bench::over_s3(store)).await;
+        assert_eq!(bucket.uploads_under_way(), 0);
+        assert_eq!(bucket.removed_beyond_the_policy(), Vec::<String>::new());
+        let blobs = bucket.kept();
+        assert_eq!(blobs.keys().filter(|name| name.starts_with("blobs/")).count(), 1);
+    }
+}
+
+async fn survives_the_loss_of_the_index(bench: Bench) {
     let index = Arc::new(MemoryIndex::default());
     let opened = bench.open(&index).await;
     let vault = &opened.vault;

@@ -52,6 +52,7 @@ struct State {
     uploads: BTreeMap<(String, String), Upload>,
     ids: u64,
     asked: Vec<&'static str>,
+    removed: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -131,6 +132,22 @@ impl Bucket {
     /// Operations asked for so far.
     pub(crate) fn asked(&self) -> Vec<&'static str> {
         self.state().asked.clone()
+    }
+
+    /// Names that were removed and that the policy of docs/operations.md does not let a vault remove.
+    pub(crate) fn removed_beyond_the_policy(&self) -> Vec<String> {
+        let allowed = |name: &String| {
+            let removable = ["blobs/", "claims/", "probe/"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix));
+            removable || (name.starts_with("log/") && name.contains(".p/"))
+        };
+        self.state()
+            .removed
+            .iter()
+            .filter(|name| !allowed(name))
+            .cloned()
+            .collect()
     }
 
     /// Puts what no vault would.
@@ -272,6 +289,7 @@ impl S3 for Bucket {
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let input = req.input;
         let mut state = self.enter("DeleteObject", &input.bucket)?;
+        state.removed.insert(input.key.clone());
         if let Some(id) = input.version_id {
             drop(state);
             let mut state = self.enter("DeleteObjectVersion", &input.bucket)?;
