@@ -101,7 +101,8 @@ impl Vault {
     ///
     /// # Errors
     /// [`Kind::NotFound`] for a tenant that is not; [`Kind::Invalid`] names a field; [`Kind::AlreadyExists`] for an external id
-    /// that is taken; [`Kind::Conflict`] if an upload with the same request id or external id is under way.
+    /// that is taken; [`Kind::Conflict`] if an upload with the same request id or external id is under way;
+    /// [`Kind::Unavailable`] while the bucket takes no leaves and [`limits::QUEUED_LEAVES`] wait.
     pub async fn begin_put(self: &Arc<Self>, mut spec: PutSpec) -> Result<Put, Error> {
         let turn = self.turn(&spec.tenant).await?;
         let (row, _) = self.active_tenant(&spec.tenant).await?;
@@ -131,6 +132,7 @@ impl Vault {
                 _claim: claim,
             });
         }
+        self.ledger.keeps_up().await?;
         let settings = self.open_tenant(&spec.tenant, &row).await?.settings;
         resolve_defaults(&mut spec.draft, &settings)?;
         let descriptor = &spec.draft.descriptor;
