@@ -595,7 +595,7 @@ impl Drive {
                 let id = tenant_id(*tenant);
                 let some = |n: &usize| self.some_record(&id, *n).unwrap_or_else(nobody);
                 let ids: Vec<_> = which.iter().map(some).collect();
-                let got = self.vault().messages(&id, &ids, purpose(*p)).await;
+                let got = self.vault().messages(&id, &ids, purpose(*p)).await.unwrap();
                 if weather == Weather::Faulty {
                     self.world.faults.clear();
                 }
