@@ -65,6 +65,9 @@ write("request", "update", b"\x04" + text(1, "dev") + text(2, record) + text(3, 
 write("request", "tenant", b"\x05" + text(1, text(1, "acme") + text(2, "Acme")))
 write("request", "tenant-update", b"\x06" + text(1, text(1, "acme") + text(2, "A")) + text(2, text(1, "display_name")))
 write("request", "class", b"\x07" + text(1, "dev") + text(2, text(1, "standard") + number(2, 30)))
+message = text(1, "dev") + text(2, said) + text(3, "m-1") + text(4, "¿sigue ahí?")
+write("request", "message", b"\x0a" + message)
+write("request", "messages", b"\x0b" + text(1, "dev") + text(2, message) + text(2, text(2, said) + text(4, "x")))
 write("request", "tenants", b"\x08" + number(1, 10) + text(2, "ZGV2"))
 
 write("stream", "short", b"\x00\x05\x00\x01" + b"hello, caller")

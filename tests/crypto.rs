@@ -235,6 +235,8 @@ fn typed_context(name: &str) -> Vec<u8> {
         "tenant-page-state" => context::tenant_page_state(vault, tenant, page, 2, 3),
         "region-page-state" => context::region_page_state(vault, region, page, 2, 9),
         "epoch-key" => context::epoch_key(vault, 9),
+        "spool-record" => context::spool_record(&spool_log(1), 7),
+        "spool-mark" => context::spool_mark(&spool_log(0)),
         "payload" => context::payload(vault, tenant, "settings", (1 << 40) + 1),
         "descriptor" => {
             let wrapped: Vec<u8> = (0..60).collect();
@@ -259,9 +261,20 @@ fn typed_context(name: &str) -> Vec<u8> {
     }
 }
 
+fn spool_log(log: u32) -> context::SpoolLog {
+    let fixed = fixed();
+    context::SpoolLog {
+        vault: fixed.vault,
+        tenant: fixed.tenant,
+        record: fixed.record,
+        log,
+        head: [0xe0; 32],
+    }
+}
+
 #[test]
 fn context_vectors_are_spelt_by_their_functions() {
-    for vector in vectors("context", 11) {
+    for vector in vectors("context", 13) {
         if vector.name == "binding" {
             let (wrapped, page): (Vec<u8>, _) = ((0..60).collect(), fixed().page);
             let digest = context::binding_digest(&binding_fields(&page, &wrapped));
@@ -279,7 +292,7 @@ fn context_vectors_are_spelt_by_their_functions() {
 
 #[test]
 fn kdf_vectors_are_derived_by_their_functions() {
-    for vector in vectors("kdf", 8) {
+    for vector in vectors("kdf", 9) {
         let key = vector.key("key");
         let (dek, tenant, epoch) = (
             Dek::from_bytes(key),
@@ -290,6 +303,7 @@ fn kdf_vectors_are_derived_by_their_functions() {
             "content" => *kdf::DekKeys::derive(&dek).content.expose(),
             "descriptor" => *kdf::DekKeys::derive(&dek).descriptor.expose(),
             "payload" => *kdf::payload_key(&dek).expose(),
+            "spool" => *kdf::spool_key(&dek).expose(),
             "commitment" => {
                 assert_eq!(dek.commitment(), tenant.commitment());
                 dek.commitment()

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
+use arc_swap::ArcSwap;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
 use crate::domain::principal::Principal;
@@ -84,6 +85,28 @@ impl Identify for Listed {
     }
 }
 
+/// Recognises whom a list names that can be replaced while calls run: a call is judged by the list of its beginning.
+#[derive(Debug, Default)]
+pub struct Replaceable(ArcSwap<Listed>);
+
+impl Replaceable {
+    /// Begins with this list.
+    pub fn new(listed: Listed) -> Self {
+        Self(ArcSwap::from_pointee(listed))
+    }
+
+    /// Takes this list instead, from the next call on.
+    pub fn replace(&self, listed: Listed) {
+        self.0.store(Arc::new(listed));
+    }
+}
+
+impl Identify for Replaceable {
+    fn principal(&self, peer: &PeerCertificate) -> Option<Arc<Principal>> {
+        self.0.load().principal(peer)
+    }
+}
+
 /// A certificate's name listed twice.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("certificate is listed twice, list it once certificate={0}")]
@@ -147,6 +170,15 @@ mod tests {
     fn a_certificate_of_two_principals_is_nobodys() {
         let dns = SanType::DnsName("read.example".try_into().unwrap());
         assert_eq!(alias(&[uri("spiffe://x/up"), dns]), None);
+    }
+
+    #[test]
+    fn a_replaced_list_counts_from_the_next_call_on() {
+        let peer = certificate(&[uri("spiffe://x/up")]);
+        let replaceable = Replaceable::new(listed());
+        assert!(replaceable.principal(&peer).is_some());
+        replaceable.replace(Listed::default());
+        assert!(replaceable.principal(&peer).is_none());
     }
 
     #[test]

@@ -7,13 +7,14 @@ use tokio::{
     time::{self, Instant, Interval, MissedTickBehavior},
 };
 
-use crate::vault::Vault;
+use crate::{server::Health, vault::Vault};
 
 /// After the start's own work.
 const FIRST_ORPHANS: Duration = Duration::from_secs(600);
 const ORPHANS: Duration = Duration::from_secs(24 * 3_600);
 const REQUESTS: Duration = Duration::from_secs(3_600);
 const UPLOADS: Duration = Duration::from_secs(60);
+const HEALTH: Duration = Duration::from_secs(1);
 
 /// Tasks that end with their owner. Each may be cut anywhere: it takes up where it was.
 #[derive(Debug)]
@@ -21,14 +22,16 @@ pub(super) struct Background(Vec<AbortHandle>);
 
 impl Background {
     /// Runs them all.
-    pub(super) fn run(vault: &Arc<Vault>) -> Self {
+    pub(super) fn run(vault: &Arc<Vault>, health: Health) -> Self {
         let orphans = tokio::spawn(collect_orphans(Arc::clone(vault)));
         let requests = tokio::spawn(forget_requests(Arc::clone(vault)));
         let uploads = tokio::spawn(expire_uploads(Arc::clone(vault)));
+        let health = tokio::spawn(watch_health(Arc::clone(vault), health));
         Self(vec![
             orphans.abort_handle(),
             requests.abort_handle(),
             uploads.abort_handle(),
+            health.abort_handle(),
         ])
     }
 }
@@ -74,6 +77,16 @@ async fn expire_uploads(vault: Arc<Vault>) {
     loop {
         ticks.tick().await;
         vault.expire_uploads().await;
+    }
+}
+
+/// Tells probes when the vault takes nothing in any more.
+async fn watch_health(vault: Arc<Vault>, health: Health) {
+    let mut each_second = every(HEALTH, HEALTH);
+    loop {
+        each_second.tick().await;
+        let lost = vault.health().err().map(|error| error.reason);
+        health.suspend(lost).await;
     }
 }
 

@@ -1,14 +1,22 @@
 //! A vault and its server, from start to drain.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::task::JoinHandle;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
 
 use crate::{
-    access::identity::Identify,
+    access::identity::Replaceable,
     config::Config,
-    domain::clock::SystemClock,
+    domain::{clock::SystemClock, limits},
     grpc::{self, StreamLimits},
     server::{Addresses, Drain, ServeError, Server, ServerTls, pki::DevPki},
     telemetry,
@@ -21,6 +29,9 @@ use super::{
     dev,
     vault::{How, OpenVault},
 };
+
+/// How often certificates on disk are looked at.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(limits::CERTIFICATE_CHECK_SECONDS);
 
 /// Who may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +108,31 @@ impl Instance {
         Ok(self.started.drain.on_signals()?)
     }
 
+    /// Takes `[[principals]]` from a configuration file again at every SIGHUP; a file that is refused changes nothing. Everything
+    /// else in it counts from the next start.
+    ///
+    /// # Errors
+    /// [`AppError::System`] if signals cannot be listened to.
+    pub fn follow_principals(&self, file: &Path) -> Result<(), AppError> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let (identify, file) = (Arc::downgrade(&self.started.identify), file.to_owned());
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                let Some(identify) = Weak::upgrade(&identify) else {
+                    return;
+                };
+                match Config::load(&file).and_then(|config| config.identities()) {
+                    Ok(listed) => {
+                        identify.replace(listed);
+                        tracing::info!("principals were read again");
+                    }
+                    Err(error) => tracing::error!(%error, "principals stay as they were"),
+                }
+            }
+        });
+        Ok(())
+    }
+
     /// Drains and closes.
     ///
     /// # Errors
@@ -125,6 +161,7 @@ struct Started {
     ops: Option<SocketAddr>,
     client_file: Option<PathBuf>,
     drain: Drain,
+    identify: Arc<Replaceable>,
     serving: JoinHandle<Result<(), ServeError>>,
     background: Background,
 }
@@ -152,10 +189,18 @@ impl Started {
             stall: limits.stream_stall(),
             total: limits.stream_total(),
         };
-        let server = Server::bind(addresses, limits, access.tls, access.identify, drain.clone())
-            .await?
-            .with_metrics(metrics);
+        let identify = access.identify;
+        let server = Server::bind(
+            addresses,
+            limits,
+            access.tls,
+            Arc::clone(&identify) as _,
+            drain.clone(),
+        )
+        .await?
+        .with_metrics(metrics);
         let (address, ops) = (server.api_address()?, server.ops_address()?);
+        let health = server.health();
         let client_file = match &access.pki {
             Some(pki) => Some(dev::write_client_file(&config.data, pki, address)?),
             None => None,
@@ -165,7 +210,8 @@ impl Started {
             ops,
             client_file,
             serving: tokio::spawn(server.run(grpc::routes(vault, streams))),
-            background: Background::run(vault),
+            background: Background::run(vault, health),
+            identify,
             drain,
         })
     }
@@ -174,7 +220,7 @@ impl Started {
 /// What tells callers apart.
 struct Access {
     tls: Arc<ServerTls>,
-    identify: Arc<dyn Identify>,
+    identify: Arc<Replaceable>,
     pki: Option<DevPki>,
 }
 
@@ -187,10 +233,10 @@ impl Access {
             (config.tls()?.clone(), config.identities()?, None)
         };
         let tls = Arc::new(ServerTls::load(&files)?);
-        Arc::clone(&tls).reload_on_hangup(files)?;
+        tls.follow(files, CERTIFICATE_CHECK)?;
         Ok(Self {
             tls,
-            identify: Arc::new(identify),
+            identify: Arc::new(Replaceable::new(identify)),
             pki,
         })
     }

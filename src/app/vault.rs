@@ -3,7 +3,10 @@
 use std::{fs, path::Path, sync::Arc};
 
 use crate::{
-    blob::store::{BlobStore, ObjectKey, StoreError},
+    blob::{
+        patient::{Patience, Patient},
+        store::{BlobStore, ObjectKey, StoreError},
+    },
     config::Config,
     crypto::rng::SystemRng,
     domain::clock::{Clock, Rng, SystemClock},
@@ -97,6 +100,7 @@ impl OpenVault {
         let index = tokio::task::spawn_blocking(move || index::open(&data, cache_bytes))
             .await
             .map_err(std::io::Error::other)??;
+        let store = Arc::new(Patient::new(store, Patience::default()));
         let opened = Vault::open(settings, store, Arc::new(index), Arc::new(root), clock, rng).await?;
         if let Some(replayed) = &opened.replayed {
             tracing::info!(

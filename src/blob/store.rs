@@ -176,7 +176,8 @@ pub enum StoreError {
 
 /// An object store.
 ///
-/// Every call is cancel safe in the sense of S3: a dropped future may or may not have taken effect, never half.
+/// Every call is cancel safe in the sense of S3: a dropped future may or may not have taken effect, never half. A call may take
+/// as long as the store does; [`Patient`](super::patient::Patient) ends it.
 #[async_trait]
 pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Writes one object and returns when it is durable. Nothing is overwritten: the key must be new.

@@ -70,3 +70,13 @@ pub const STRANGERS: usize = 32;
 pub const REFUSAL_PAUSE_MILLIS: u64 = 100;
 /// How often certificates on disk are looked at, 30 s: rotation tools replace files and send no signal.
 pub const CERTIFICATE_CHECK_SECONDS: u64 = 30;
+/// One try of a read from the store, 30 s: a few MiB, and the store's own tries.
+pub const STORE_READ_MILLIS: u64 = 30_000;
+/// Any other call of the store, 2 min: a part of 16 MiB at 140 KB/s. What takes longer is gone, and must not hold others up.
+pub const STORE_CALL_MILLIS: u64 = 120_000;
+/// The completion of a multipart upload, 10 min: some stores copy the object.
+pub const STORE_COMPLETE_MILLIS: u64 = 600_000;
+/// Tries of a read whose store is not there for a moment, or answers with a wrong length; about a second in all.
+pub const STORE_READ_TRIES: u32 = 4;
+/// Leaves that may wait for the bucket before puts are refused: 100,000 are some 50 MB of index and a minute's shipping.
+pub const QUEUED_LEAVES: u64 = 100_000;

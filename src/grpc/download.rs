@@ -65,10 +65,20 @@ async fn pump(mut reading: Reading, out: &mpsc::Sender<Outgoing>, stall: Duratio
             Ok(None) => put(Outgoing::End, out, stall).await,
             Err(error) => put(Outgoing::Failed(error), out, stall).await,
         };
-        if last || delivered.is_none() {
+        if last || delivered.is_none() || taken(&reading, out, stall).await.is_none() {
             return;
         }
     }
+}
+
+/// Where room is scarce, waits until the caller has taken what it was given: of many who take nothing, none holds more than a
+/// segment. `None` if the caller is gone or stalls.
+async fn taken(reading: &Reading, out: &mpsc::Sender<Outgoing>, stall: Duration) -> Option<()> {
+    if !reading.room().is_some_and(|room| room.is_small()) {
+        return Some(());
+    }
+    let all = timeout(stall, out.reserve_many(AHEAD)).await.ok()?;
+    all.ok().map(drop)
 }
 
 async fn deliver(

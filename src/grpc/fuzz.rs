@@ -22,7 +22,7 @@ pub fn request(data: &[u8]) {
         return;
     };
     let bytes = Bytes::copy_from_slice(rest);
-    match kind % 10 {
+    match kind % 12 {
         0 => put_recording(bytes),
         1 => taken(bytes, |_: v1::ReadRecordingRequest| {}),
         2 => taken(bytes, |_: v1::GetRecordRequest| {}),
@@ -48,7 +48,11 @@ pub fn request(data: &[u8]) {
         8 => taken(bytes, |asked: v1::ListTenantsRequest| {
             let _ = super::page::after::<TenantId>(&asked.page_token);
         }),
-        _ => taken(bytes, |_: v1::GetTenantRequest| {}),
+        9 => taken(bytes, |_: v1::GetTenantRequest| {}),
+        10 => taken(bytes, put_message),
+        _ => taken(bytes, |asked: v1::BatchPutMessagesRequest| {
+            asked.requests.into_iter().for_each(put_message);
+        }),
     }
 }
 
@@ -66,6 +70,12 @@ fn put_recording(bytes: Bytes) {
         }
         Some(Payload::Chunk(_)) | None => {}
     });
+}
+
+fn put_message(message: v1::PutMessageRequest) {
+    if let Some(caller) = uploader() {
+        let _ = convert::message_spec(message, &caller);
+    }
 }
 
 fn uploader() -> Option<Principal> {

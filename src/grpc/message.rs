@@ -78,7 +78,7 @@ pub(super) async fn get_many(
     let ids = request.record_ids.iter().enumerate();
     let ids = ids.map(|(index, id)| required(id, &RECORD_IDS.item(index)));
     let (sound, refused): (Vec<RecordId>, _) = split(ids);
-    let mut read = VecDeque::from(vault.messages(tenant, &sound, purpose).await);
+    let mut read = VecDeque::from(vault.messages(tenant, &sound, purpose).await?);
     let outcomes = refused
         .into_iter()
         .map(|refused| refused.map_or_else(|| read.pop_front(), |error| Some(Err(error))));

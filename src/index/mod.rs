@@ -161,6 +161,14 @@ pub trait Index: Send + Sync + fmt::Debug {
     /// is in the bucket whose position a crash could hand out again.
     async fn queued(&self, log: LogId, from: u64, limit: usize) -> Result<Vec<QueuedLeaf>, IndexError>;
 
+    /// Whether changes can become durable, as far as is known without asking the disk.
+    ///
+    /// # Errors
+    /// Why they cannot, if that lasts until the index is opened again.
+    fn health(&self) -> Result<(), IndexError> {
+        Ok(())
+    }
+
     /// Forgets the leaves of `log` below `position`: they are in the bucket. Need not be durable: shipping again is harmless.
     async fn shipped(&self, log: LogId, position: u64) -> Result<(), IndexError>;
 }

@@ -148,7 +148,7 @@ impl Server {
         let connections = TaskTracker::new();
         let acceptor = accept::Acceptor::new(tls, identify, &limits, keeper, connections.clone());
 
-        health.tell(true).await;
+        health.serve().await;
         acceptor.run(listener).await;
         connections.close();
         tokio::select! {

@@ -1,10 +1,7 @@
 //! What probes and scrapers ask, in plain HTTP on a port of its own: they carry no client certificates.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -25,16 +22,34 @@ use crate::proto::v1::FILE_DESCRIPTOR_SET;
 /// How often histograms are folded, scraped or not.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Whether the server takes calls.
+/// Whether the server takes calls, and if not, why.
 #[derive(Clone, Debug)]
 pub struct Health {
     /// Told on the API's port; forgotten when the drain begins, so that watchers do not hold it up.
     api: HealthReporter,
     /// Told on the plain port to the end.
     ops: HealthReporter,
-    ready: Arc<AtomicBool>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    serving: bool,
+    /// What keeps the vault from taking anything in.
+    suspended: Option<&'static str>,
     /// Nothing makes it serve again once the drain has begun.
-    stopped: Arc<AtomicBool>,
+    stopped: bool,
+}
+
+impl State {
+    /// Why it is not ready; `None` when it is.
+    fn unready(self) -> Option<&'static str> {
+        match self {
+            Self { stopped: true, .. } => Some("DRAINING"),
+            Self { serving: false, .. } => Some("STARTING"),
+            state => state.suspended,
+        }
+    }
 }
 
 impl Health {
@@ -43,21 +58,48 @@ impl Health {
         let this = Self {
             api: HealthReporter::new(),
             ops: HealthReporter::new(),
-            ready: Arc::default(),
-            stopped: Arc::default(),
+            state: Arc::default(),
         };
-        this.tell(false).await;
+        this.publish().await;
         this
     }
 
-    /// Says, from now on, whether the server takes calls: for the vault to report what it needs and lost.
-    pub async fn tell(&self, serving: bool) {
-        let serving = serving && !self.stopped.load(Ordering::Acquire);
-        self.ready.store(serving, Ordering::Release);
-        let status = if serving {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
+    /// Says that the server serves, from now on.
+    pub(super) async fn serve(&self) {
+        self.change(|state| state.serving = true).await;
+    }
+
+    /// Says that the vault lost what it needs to take anything in, by the reason that its errors give, or that it has it again.
+    pub async fn suspend(&self, reason: Option<&'static str>) {
+        self.change(|state| state.suspended = reason).await;
+    }
+
+    /// Not serving, and watchers on the API's port are let go.
+    pub(super) async fn stop(&self) {
+        self.change(|state| state.stopped = true).await;
+        let mut api = self.api.clone();
+        for service in services() {
+            api.clear_service_status(&service).await;
+        }
+    }
+
+    async fn change(&self, change: impl FnOnce(&mut State)) {
+        let changed = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = state.unready();
+            change(&mut state);
+            before != state.unready()
+        };
+        if changed {
+            self.publish().await;
+        }
+    }
+
+    async fn publish(&self) {
+        let state = self.state();
+        let status = match state.unready() {
+            None => ServingStatus::Serving,
+            Some(_) => ServingStatus::NotServing,
         };
         for service in services() {
             self.api.set_service_status(&service, status).await;
@@ -65,14 +107,8 @@ impl Health {
         }
     }
 
-    /// Not serving, and watchers on the API's port are let go.
-    pub(super) async fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
-        self.tell(false).await;
-        let mut api = self.api.clone();
-        for service in services() {
-            api.clear_service_status(&service).await;
-        }
+    fn state(&self) -> State {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The health service of the API's port.
@@ -84,11 +120,11 @@ impl Health {
         HealthServer::new(HealthService::from_health_reporter(self.ops.clone()))
     }
 
-    fn ready(&self) -> StatusCode {
-        if self.ready.load(Ordering::Acquire) {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
+    /// For a probe: the status, and why.
+    fn ready(&self) -> (StatusCode, &'static str) {
+        match self.state().unready() {
+            None => (StatusCode::OK, ""),
+            Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
         }
     }
 }

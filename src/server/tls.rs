@@ -1,9 +1,11 @@
 //! TLS 1.3 with client certificates; certificates can be replaced while the server runs.
 
 use std::{
-    io,
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -16,10 +18,13 @@ use rustls_pki_types::{
     CertificateDer, PrivateKeyDer,
     pem::{self, PemObject},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::Tls;
+use crate::{config::Tls, telemetry};
 
 /// The configuration that new connections are accepted with.
 #[derive(Debug)]
@@ -43,25 +48,68 @@ impl ServerTls {
         Ok(())
     }
 
-    /// Reads the files again at every SIGHUP; a failure is logged, and what was read before stays in use.
+    /// Reads the files again at every SIGHUP, and soon after they change on disk, until this is dropped; a failure is logged and
+    /// counted, and what was read before stays in use.
+    ///
+    /// `every` is how often the files are looked at: their lengths, times and inodes.
     ///
     /// # Errors
     /// [`io::Error`] if signals cannot be listened to.
-    pub fn reload_on_hangup(self: Arc<Self>, files: Tls) -> io::Result<()> {
+    pub fn follow(self: &Arc<Self>, files: Tls, every: Duration) -> io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
+        let tls = Arc::downgrade(self);
+        let mut seen = Stamps::of(&files);
         tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                match self.reload(&files) {
-                    Ok(()) => tracing::info!("certificates were read again"),
-                    Err(error) => tracing::error!(%error, "certificates stay as they were"),
+            let mut ticks = interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                let asked = tokio::select! {
+                    hung_up = hangup.recv() => hung_up.is_some(),
+                    _ = ticks.tick() => false,
+                };
+                let Some(tls) = tls.upgrade() else { return };
+                // Looked at before they are read: what changes in between is read once more.
+                let now = Stamps::of(&files);
+                if asked || now != seen {
+                    tls.read_again(&files);
+                    seen = now;
                 }
             }
         });
         Ok(())
     }
 
+    fn read_again(&self, files: &Tls) {
+        let outcome = match self.reload(files) {
+            Ok(()) => {
+                tracing::info!("certificates were read again");
+                "ok"
+            }
+            Err(error) => {
+                tracing::error!(%error, "certificates stay as they were");
+                "failed"
+            }
+        };
+        metrics::counter!(telemetry::CERTIFICATES_READ, "outcome" => outcome).increment(1);
+    }
+
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.0.load_full())
+    }
+}
+
+/// What tells that a file is another one: its time, length and inode; `None` for one that is not there.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamps([Option<(SystemTime, u64, u64)>; 3]);
+
+impl Stamps {
+    /// Three calls to the system, which do not wait for a disk.
+    fn of(files: &Tls) -> Self {
+        let stamp = |path: &Path| {
+            let found = fs::metadata(path).ok()?;
+            Some((found.modified().ok()?, found.len(), found.ino()))
+        };
+        Self([&files.certificate, &files.key, &files.client_ca].map(|path| stamp(path)))
     }
 }
 

@@ -228,3 +228,37 @@ fn names_are_read_back_and_strangers_are_not() {
         assert_eq!(parse_name(bad), None, "{bad}");
     }
 }
+
+#[test]
+fn vectors_are_read_as_they_expect() {
+    let hex = |vector: &serde_json::Value, field: &str| hex::decode(vector[field].as_str().unwrap()).unwrap();
+    let id = "01890a5d-ac96-774b-bcce-b302099a80";
+    let mut seen = 0;
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/spool")).unwrap() {
+        let path = file.unwrap().path();
+        let vector: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let mut bench = Bench::new(1 << 20);
+        bench.key = Arc::new(SpoolKey::from_slice(&hex(&vector, "key")).unwrap());
+        let head = hex(&vector, "head");
+        bench.context = SpoolLog {
+            vault: format!("{id}57").parse().unwrap(),
+            tenant: "acme".parse().unwrap(),
+            record: format!("{id}58").parse().unwrap(),
+            log: 1,
+            head: ring::digest::digest(&ring::digest::SHA256, &head)
+                .as_ref()
+                .try_into()
+                .unwrap(),
+        };
+        bench.write(&hex(&vector, "log"));
+        let pattern = (0..5_000_u32).map(|i| (i % 251) as u8).collect();
+        let whole = [b"one".to_vec(), pattern, b"three".to_vec()];
+        match (bench.open(), vector["records"].as_u64()) {
+            (Ok((_, found)), Some(records)) => assert_eq!(found, whole[..records as usize], "{path:?}"),
+            (Err(SpoolError::Damaged), None) => assert_eq!(vector["error"], "damaged", "{path:?}"),
+            (read, expected) => panic!("{path:?}: {:?} {expected:?}", read.map(|(_, found)| found.len())),
+        }
+        seen += 1;
+    }
+    assert!(seen >= 10);
+}

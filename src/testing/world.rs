@@ -15,7 +15,10 @@ use std::{
 };
 
 use crate::{
-    blob::local::LocalStore,
+    blob::{
+        local::LocalStore,
+        patient::{Patience, Patient},
+    },
     domain::{
         clock::{Clock, Rng},
         ids::{IndexId, RegionName},
@@ -72,6 +75,8 @@ pub struct World {
     pub faults: Faults,
     /// What goes wrong with the disk of its spool.
     pub disk_faults: DiskFaults,
+    /// How long the vault waits for its store from the next start on; it pauses less than in life.
+    pub patience: Patience,
     opened: Option<Opened>,
 }
 
@@ -106,6 +111,10 @@ impl World {
             rng,
             faults: Faults::default(),
             disk_faults,
+            patience: Patience {
+                pause: Duration::from_millis(1),
+                ..Patience::default()
+            },
             opened: None,
         })
     }
@@ -128,7 +137,7 @@ impl World {
         let root = FileRoot::open(&self.root_path(), self.arc_rng())?;
         let opened = Vault::open(
             self.settings.clone(),
-            Arc::new(store),
+            Arc::new(Patient::new(Arc::new(store), self.patience)),
             index,
             Arc::new(root),
             self.arc_clock(),

@@ -101,6 +101,14 @@ impl Vault {
         &*self.clock
     }
 
+    /// Whether the vault can take anything in.
+    ///
+    /// # Errors
+    /// Why not, until it is opened again: [`Kind::Exhausted`] (`INDEX_FULL`) after the index's disk was full, say.
+    pub fn health(&self) -> Result<(), Error> {
+        Ok(self.index.health()?)
+    }
+
     /// Ships every queued leaf now.
     ///
     /// # Errors

@@ -241,6 +241,7 @@ impl Vault {
         for log in in_bucket.values() {
             log.verify_signature(region.signing().public_key())?;
         }
+        bind_index(&parts, id).await?;
         let vault = assemble(&parts, &settings, realm, &region, anchor.as_ref(), term);
         vault.register_log().await?;
         if let Some(created) = genesis {
@@ -255,6 +256,7 @@ impl Vault {
             None => None,
             Some(mut replayed) => {
                 vault.adopt_unlogged(&mut replayed).await?;
+                vault.caught_up().await?;
                 Some(replayed)
             }
         };
@@ -439,24 +441,24 @@ async fn find_or_make(
         return Err(OpenError::WrongRegion(manifest.region));
     }
     let id = VaultId::from_slice(&manifest.vault_id).map_err(|_| OpenError::Manifest)?;
-    match indexed {
-        Some(have) if have == id.as_bytes() => {}
-        Some(_) => return Err(OpenError::WrongIndex),
-        None => {
-            let row = crate::index::Row {
-                key: Key::Meta(META_VAULT),
-                value: id.as_bytes().to_vec(),
-            };
-            parts
-                .index
-                .commit(Change {
-                    put: vec![row],
-                    ..Change::default()
-                })
-                .await?;
-        }
+    if indexed.is_some_and(|have| have != id.as_bytes()) {
+        return Err(OpenError::WrongIndex);
     }
     Ok((id, sha256))
+}
+
+/// Binds an index to its vault, once the root has vouched for the manifest: one that was misread must not be remembered.
+async fn bind_index(parts: &Parts, id: VaultId) -> Result<(), OpenError> {
+    let row = crate::index::Row {
+        key: Key::Meta(META_VAULT),
+        value: id.as_bytes().to_vec(),
+    };
+    let bound = Change {
+        put: vec![row],
+        ..Change::default()
+    };
+    parts.index.commit(bound).await?;
+    Ok(())
 }
 
 /// What the region's keyring vouches for the manifest by.
@@ -479,9 +481,11 @@ async fn make_manifest(
         country: settings.country.clone(),
         created_micros: now.micros(),
     };
-    match parts.store.put(key, manifest.encode_to_vec().into()).await {
+    let manifest = bytes::Bytes::from(manifest.encode_to_vec());
+    match parts.store.put(key, manifest.clone()).await {
+        Ok(_) => Ok(manifest),
         // Whoever was first made the vault: read what is there.
-        Ok(_) | Err(StoreError::AlreadyExists) => Ok(parts.store.get(key, ByteRange::Full).await?.bytes),
+        Err(StoreError::AlreadyExists) => Ok(parts.store.get(key, ByteRange::Full).await?.bytes),
         Err(error) => Err(error.into()),
     }
 }
@@ -597,6 +601,14 @@ async fn open_epoch(
         let key = parts.provider.unwrap(label, &grant).await?;
         let region = RegionKeys::open(realm, row.epoch, &key, &row.sealed_keyring)?;
         return Ok((Arc::new(region), None));
+    }
+    // Nothing vouches for the manifest yet, and what is made now will for ever: it must not have been misread.
+    let again = parts
+        .store
+        .get(&ObjectKey::parse(MANIFEST)?, ByteRange::Full)
+        .await?;
+    if manifest_sha256(&again.bytes) != *manifest {
+        return Err(OpenError::Manifest);
     }
     // The manifest, written before, is the intent: a crash from here on finds the same epoch by its label.
     let label = EpochLabel {

@@ -36,6 +36,7 @@ use crate::{
 use super::{
     Error, Kind, OpenError, Vault, apply,
     open::log_row,
+    payload::once_more,
     put::{Blob, Fresh, Outcomes, Told},
     record::{BlobName, Name, plain_row},
 };
@@ -89,14 +90,25 @@ pub(super) async fn newest_epoch(
     Ok(newest)
 }
 
+/// Set while an index catches up, until blobs without a leaf are adopted.
+const CATCHING_UP: Key = Key::Meta("catching-up");
+
 /// Applies every leaf that the index lacks. `None` if it lacks none.
+///
+/// If the last start did not come to its end, it begins anew: what waited for its predecessors then was forgotten, whatever
+/// the logs are said to be applied to, and nothing was adopted. What is there is not made again.
 pub(super) async fn catch_up(
     vault: &Arc<Vault>,
     in_bucket: &BTreeMap<LogId, LogReader>,
 ) -> Result<Option<Replayed>, OpenError> {
+    let interrupted = vault.index.get(&CATCHING_UP).await?.is_some();
     let mut behind = Vec::new();
     for (log, reader) in in_bucket {
-        let applied = applied(vault, *log).await?;
+        let applied = if interrupted {
+            0
+        } else {
+            applied(vault, *log).await?
+        };
         if applied < reader.head().size {
             behind.push((*log, reader, applied));
         }
@@ -109,6 +121,11 @@ pub(super) async fn catch_up(
         logs = behind.len(),
         "the index is behind the bucket, catching up before serving"
     );
+    let begun = Row {
+        key: CATCHING_UP,
+        value: Vec::new(),
+    };
+    vault.index.commit(put_rows(vec![begun])).await?;
     let mut replay = Replay::new(vault);
     for (log, reader, from) in behind {
         check_chain(reader, in_bucket, from).await?;
@@ -221,6 +238,8 @@ impl<'a> Replay<'a> {
         position: u64,
         closed: bool,
     ) -> Result<(), OpenError> {
+        // A log of a process that did not get far may have more queued here than it has in the bucket.
+        let position = position.max(applied(self.vault, log).await?);
         let before = log_row(&*self.vault.index, log).await?;
         let name = LogName {
             vault: self.vault.realm.vault,
@@ -571,6 +590,9 @@ impl Vault {
     /// Indexes the records that a put leaf names, unless they are; returns how many it indexed.
     async fn index_logged(&self, put: &RecordsPut) -> Result<u64, Error> {
         let object = ObjectKey::parse(&put.object_key)?;
+        if self.has_all(put).await? {
+            return Ok(0);
+        }
         let (footer, sha256) = self.read_footer(&object).await?;
         if sha256[..] != put.footer_sha256[..] {
             return Err(Error::corrupt("footer"));
@@ -589,6 +611,34 @@ impl Vault {
             outcome.map_err(contradicted)?;
         }
         Ok(missing.len() as u64)
+    }
+
+    /// Whether rows name all the records of a put leaf, in the blob that it names: a start after one that was cut short need
+    /// not read every footer again.
+    async fn has_all(&self, put: &RecordsPut) -> Result<bool, Error> {
+        let Some((tenant, _)) = format::parse_object_key(&ObjectKey::parse(&put.object_key)?) else {
+            return Ok(false);
+        };
+        for id in &put.record_ids {
+            let id = RecordId::from_slice(id).map_err(|_| Error::corrupt("leaf"))?;
+            let Some(value) = self.index.get(&Key::Record(tenant.clone(), id)).await? else {
+                return Ok(false);
+            };
+            if self.parse_row(&tenant, &id, value)?.row.object_key != put.object_key {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The index has all that the bucket has.
+    pub(super) async fn caught_up(&self) -> Result<(), OpenError> {
+        let done = Change {
+            delete: vec![CATCHING_UP],
+            ..Change::default()
+        };
+        self.index.commit(done).await?;
+        Ok(())
     }
 
     /// Those of a footer's entries that no row names.
@@ -637,7 +687,13 @@ impl Vault {
     }
 
     /// Reads the footer at the end of a blob, and its SHA-256. Not yet authenticated: the caller compares it with what is.
+    ///
+    /// Read once more if it is malformed: a replay leaves out what it cannot read.
     pub(super) async fn read_footer(&self, object: &ObjectKey) -> Result<(Footer, [u8; 32]), Error> {
+        once_more(|| self.read_footer_once(object)).await
+    }
+
+    async fn read_footer_once(&self, object: &ObjectKey) -> Result<(Footer, [u8; 32]), Error> {
         let mut length = TAIL_LEN;
         loop {
             let tail = match self.store.get(object, ByteRange::Suffix { length }).await {

@@ -95,7 +95,7 @@ impl Vault {
 
     /// An answer that repeats an earlier one promises what that one did: the leaf is in the bucket.
     pub(super) async fn ship_before_repeating(&self) -> Result<(), Error> {
-        Ok(self.ledger.ship().await?)
+        Ok(self.ledger.settled().await?)
     }
 
     /// Adds a request's row to a change, unless a later use of the same id is known already: leaves may be replayed in any order.

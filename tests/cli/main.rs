@@ -4,5 +4,6 @@
 
 mod commands;
 mod crash;
+mod resume;
 mod support;
 mod vault;

@@ -25,8 +25,8 @@ use super::{
     kit::*,
     model::{Answer, Model, Outcome, Upload},
     ops::{
-        After, Draw, Etag, Fault, Op, Other, Which, class_id, external_id, history, purpose, request_id,
-        tenant_id,
+        After, Draw, Etag, Fault, Harm, Op, Other, Storm, Which, class_id, external_id, history, purpose,
+        request_id, tenant_id,
     },
 };
 
@@ -96,6 +96,7 @@ fn run(engine: Engine, history: &[Op]) {
 
 struct Drive {
     _dir: tempfile::TempDir,
+    engine: Engine,
     world: World,
     model: Model,
     uploads: Vec<Upload>,
@@ -122,12 +123,16 @@ enum Weather {
     Faulty,
     /// The log is down, and the caller does not wait.
     Cut,
+    /// The store fails before, during and after, and the caller does not wait.
+    Storm,
 }
 
 impl Drive {
     async fn new(engine: Engine) -> Self {
         let dir = directory();
         let mut world = World::new(dir.path(), engine, 1).unwrap();
+        // Long for a disk in memory, short for a call that hangs.
+        (world.patience.read, world.patience.call) = (Duration::from_secs(1), Duration::from_secs(1));
         world.open().await.unwrap();
         let model = Model {
             now: now(&world),
@@ -135,6 +140,7 @@ impl Drive {
         };
         let mut drive = Self {
             _dir: dir,
+            engine,
             world,
             model,
             uploads: Vec::new(),
@@ -194,6 +200,8 @@ impl Drive {
                 self.call(op, Weather::Faulty).await;
             }
             Op::Cut(op, after) => self.cut(op, *after).await,
+            Op::FaultyStart { fault, lose } => self.faulty_start(*fault, *lose).await,
+            Op::Weather(storm, ops, after) => self.weather(*storm, ops, *after).await,
             op => self.call(op, Weather::Fair).await,
         }
     }
@@ -305,11 +313,99 @@ impl Drive {
             .below(fault.below)
             .nth(fault.nth)
             .times(fault.times);
-        if fault.after {
-            rule.fail_after(fault.failure);
+        match fault.harm {
+            Harm::Before(failure) => rule.fail_before(failure),
+            Harm::After(failure) => rule.fail_after(failure),
+            Harm::Hang => rule.hang(),
+            Harm::Stall => rule.hang_after(),
+            Harm::Twice => rule.twice(),
+            Harm::Flip(at) => rule.flip(at),
+            Harm::Truncate(length) => rule.truncate(length),
+            Harm::Lengthen(more) => rule.lengthen(more),
+            Harm::Misstate(length) => rule.misstate(length),
+        };
+    }
+
+    /// A start that the store spoils is refused, and the next one is as if it had never been.
+    async fn faulty_start(&mut self, fault: Fault, lose: bool) {
+        if lose {
+            // What is queued is lost with it: blobs without a leaf are adopted, however often the start is spoilt.
+            self.world.crash().await;
+            self.world.lose_index().await.unwrap();
         } else {
-            rule.fail_before(fault.failure);
+            self.world.close().await;
         }
+        // A damage that stays is a damage: what a replay then leaves out is for the scrub to report.
+        self.arm(if fault.corrupts() { fault.is_once() } else { fault });
+        let opened = self.world.open().await;
+        self.world.faults.clear();
+        let replayed = match opened {
+            Ok(replayed) => replayed,
+            Err(_) => self.world.open().await.unwrap(),
+        };
+        if let Some(replayed) = replayed {
+            assert_eq!(replayed.broken, Vec::<String>::new());
+        }
+        self.take_from_limbo().await;
+        self.agrees().await;
+    }
+
+    /// Several calls in one storm, each compared; then everything agrees again.
+    ///
+    /// In memory only: a caller that goes away leaves nothing half done there, so that at once its call has happened or not.
+    async fn weather(&mut self, storm: Storm, ops: &[Op], after: Option<After>) {
+        use callvault::testing::faulty::{Failure, Operation};
+        if self.engine != Engine::Memory {
+            return;
+        }
+        let faults = self.world.faults.clone();
+        match storm {
+            Storm::Gone => faults.take_down(),
+            Storm::Denied => faults.take_down_with(Failure::Denied),
+            Storm::Slow => drop(
+                faults
+                    .on_all()
+                    .every(3)
+                    .always()
+                    .fail_before(Failure::Unavailable),
+            ),
+            Storm::LogGone => drop(
+                faults
+                    .on_all()
+                    .below("log/")
+                    .always()
+                    .fail_before(Failure::Unavailable),
+            ),
+            Storm::Noise => drop(faults.on(Operation::Get).every(3).always().flip(50)),
+        }
+        for op in ops {
+            if let Op::Advance(_) = op {
+                continue;
+            }
+            self.advance(1_000);
+            Box::pin(self.call(op, Weather::Storm)).await;
+        }
+        match after {
+            None => {
+                faults.clear();
+                self.vault().settle().await.unwrap();
+            }
+            Some(After::Restart) => {
+                faults.clear();
+                self.world.close().await;
+            }
+            Some(After::Crash | After::CrashAndLose) => {
+                self.world.crash().await;
+                faults.clear();
+            }
+        }
+        if matches!(after, Some(After::CrashAndLose)) {
+            self.world.lose_index().await.unwrap();
+        }
+        if after.is_some() {
+            self.reopen_behind().await;
+        }
+        self.agrees().await;
     }
 
     async fn cut(&mut self, op: &Op, after: After) {
@@ -378,6 +474,9 @@ impl Drive {
         if weather == Weather::Faulty {
             self.world.faults.clear();
         }
+        if weather == Weather::Storm && got.is_none() {
+            return self.settle_among(next).await;
+        }
         let got = got.map(|g| g.map_err(|e| (told(&e), format!("{e:?}"))));
         self.answered = got
             .as_ref()
@@ -390,7 +489,9 @@ impl Drive {
             (Some(Err((got, _))), _) if Err(got) == expected.as_ref().map(|_| ()).map_err(|e| *e) => {
                 self.model = next
             }
-            (Some(Err((got, _))), Weather::Faulty) if of_the_store(got) => self.settle_among(next).await,
+            (Some(Err((got, _))), Weather::Faulty | Weather::Storm) if of_the_store(got) => {
+                self.settle_among(next).await;
+            }
             // Settled when the process has come back.
             (Some(Err((got, _))), Weather::Cut) if of_the_store(got) => self.model = next,
             (None, Weather::Cut) => self.model = next,
@@ -478,7 +579,7 @@ impl Drive {
             }
             Op::Repeat { which, other } => {
                 let Some(upload) = self.repeat(*which, *other) else {
-                    return self.world.faults.clear();
+                    return self.passed(weather);
                 };
                 if upload.message {
                     self.put_messages(vec![upload], weather).await;
@@ -494,7 +595,7 @@ impl Drive {
                 let id = tenant_id(*tenant);
                 let some = |n: &usize| self.some_record(&id, *n).unwrap_or_else(nobody);
                 let ids: Vec<_> = which.iter().map(some).collect();
-                let got = self.vault().messages(&id, &ids, purpose(*p)).await;
+                let got = self.vault().messages(&id, &ids, purpose(*p)).await.unwrap();
                 if weather == Weather::Faulty {
                     self.world.faults.clear();
                 }
@@ -518,7 +619,7 @@ impl Drive {
             } => {
                 let id = tenant_id(*tenant);
                 let Some(record) = self.some_record(&id, *which) else {
-                    return self.world.faults.clear();
+                    return self.passed(weather);
                 };
                 let names = [
                     "conversation_id",
@@ -578,6 +679,14 @@ impl Drive {
                 let got = read_range(self.vault(), &id, record, *offset, limit, purpose(*p)).await;
                 let expected = self.model.read(&id, record, *offset, limit, purpose(*p));
                 let (got, expected) = (got.map(Bytes::from), expected.map(Bytes));
+                if weather != Weather::Fair && got.as_ref().is_err_and(|e| of_a_read(told(e))) {
+                    if weather == Weather::Faulty {
+                        self.world.faults.clear();
+                        let again = read_range(self.vault(), &id, record, *offset, limit, purpose(*p)).await;
+                        assert_eq!(again.map(Bytes::from).map_err(|e| told(&e)), expected);
+                    }
+                    return;
+                }
                 self.compare(weather, Some(got), next, expected).await;
             }
             Op::List {
@@ -602,6 +711,13 @@ impl Drive {
                 self.advance(*micros);
             }
             other => panic!("not a call: {other:?}"),
+        }
+    }
+
+    /// Nothing was called: what was armed for it is forgotten.
+    fn passed(&self, weather: Weather) {
+        if weather != Weather::Storm {
+            self.world.faults.clear();
         }
     }
 
@@ -988,7 +1104,7 @@ impl Debug for Bytes {
 
 /// A caller that waits, or one that goes away.
 async fn patient<T>(weather: Weather, call: impl Future<Output = T>) -> Option<T> {
-    if weather == Weather::Cut {
+    if matches!(weather, Weather::Cut | Weather::Storm) {
         tokio::time::timeout(Duration::from_millis(80), call).await.ok()
     } else {
         Some(call.await)
@@ -1002,6 +1118,11 @@ fn of_the_store((kind, reason): (Kind, &str)) -> bool {
         Kind::Exhausted => reason == "STORE_FULL",
         _ => false,
     }
+}
+
+/// What content may be refused with when its store errs: never other bytes.
+fn of_a_read(told: (Kind, &str)) -> bool {
+    of_the_store(told) || matches!(told, (Kind::Corrupt, "INTEGRITY") | (Kind::Internal, "STORE"))
 }
 
 fn drawn(names: &[&'static str], mask: u16) -> BTreeSet<&'static str> {

@@ -12,3 +12,4 @@ mod kit;
 mod messages;
 mod model;
 mod ops;
+mod weather;

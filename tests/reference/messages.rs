@@ -106,7 +106,7 @@ async fn come_back(vault: &Arc<Vault>, of: &TenantId, records: &[Record]) {
         assert_eq!(read(vault, of, record.id).await.unwrap(), body(n), "{n}");
     }
     let mut ids: Vec<RecordId> = records.iter().map(|r| r.id).collect();
-    let many = vault.messages(of, &ids, LAWFUL).await;
+    let many = vault.messages(of, &ids, LAWFUL).await.unwrap();
     for (n, got) in many.into_iter().enumerate() {
         assert_eq!(got.unwrap(), (records[n].clone(), body(n)));
     }
@@ -569,7 +569,7 @@ async fn an_answer_to_many_reads_is_bounded_and_says_what_is_left() {
                 .map(|r| r.unwrap().id),
         );
     }
-    let got: Vec<Result<_, Error>> = world.vault().messages(&t, &ids, LAWFUL).await;
+    let got: Vec<Result<_, Error>> = world.vault().messages(&t, &ids, LAWFUL).await.unwrap();
     let told: Vec<_> = got.iter().map(|g| g.as_ref().map(|_| ()).map_err(told)).collect();
     let full = Err((Kind::Exhausted, "ANSWER_FULL"));
     assert_eq!(told, [Ok(()), Ok(()), Ok(()), full, full, full]);
@@ -579,7 +579,9 @@ async fn an_answer_to_many_reads_is_bounded_and_says_what_is_left() {
 async fn messages_without_room_are_told_to_come_back_and_none_is_stored() {
     let (_dir, world, t) = world(Engine::Memory).await;
     let all = world.vault().budget().reserve(u64::MAX).await.unwrap();
-    let error = world.vault().put_messages(&t, messages(3)).await.unwrap_err();
+    let mut large = messages(3);
+    large[0].body = content(0, 1 << 20);
+    let error = world.vault().put_messages(&t, large).await.unwrap_err();
     assert_eq!(told(&error), (Kind::Exhausted, "MEMORY_BUDGET"));
     drop(all);
     assert_eq!(everything(world.vault(), &t).await, []);

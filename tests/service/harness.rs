@@ -51,6 +51,8 @@ pub(crate) struct World {
 /// What a world is made with.
 pub(crate) struct Plan {
     pub(crate) limits: StreamLimits,
+    pub(crate) server: Limits,
+    pub(crate) memory_budget: u64,
     pub(crate) identities: Listed,
     pub(crate) sled: bool,
 }
@@ -59,6 +61,11 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             limits: StreamLimits::default(),
+            server: Limits {
+                drain_seconds: 1,
+                ..Limits::default()
+            },
+            memory_budget: 256 << 20,
             identities: DevPki::identities().unwrap(),
             sled: false,
         }
@@ -94,7 +101,7 @@ impl World {
             region: "local".parse().unwrap(),
             country: "MX".to_owned(),
             node: 0,
-            memory_budget: 256 << 20,
+            memory_budget: plan.memory_budget,
             tenant_share_percent: callvault::domain::limits::TENANT_SHARE_PERCENT,
             index_id: IndexId::mint(clock.now(), &*rng).unwrap(),
             take_over: false,
@@ -110,12 +117,14 @@ impl World {
             api: (Ipv4Addr::LOCALHOST, 0).into(),
             ops: None,
         };
-        let limits = Limits {
-            drain_seconds: 1,
-            ..Limits::default()
-        };
         let tls = Arc::new(ServerTls::load(&pki.tls()).unwrap());
-        let server = Server::bind(addresses, limits, tls, Arc::new(plan.identities), drain.clone());
+        let server = Server::bind(
+            addresses,
+            plan.server,
+            tls,
+            Arc::new(plan.identities),
+            drain.clone(),
+        );
         let server = server.await.unwrap();
         let address = server.api_address().unwrap();
         tokio::spawn(server.run(grpc::routes(&opened.vault, plan.limits)));

@@ -10,6 +10,7 @@ mod reading;
 mod refusals;
 mod resuming;
 mod secrecy;
+mod sharing;
 mod streams;
 mod tenants;
 mod updating;

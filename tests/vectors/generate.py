@@ -124,6 +124,8 @@ CONTEXTS = {
     "region-page-state": [VAULT, REGION, PAGE, u64(2), u64(9)],
     "epoch-key": [VAULT, u64(9)],
     "payload": [VAULT, TENANT, "settings", u64(2**40 + 1)],
+    "spool-record": [VAULT, TENANT, RECORD, u32(1), u64(7), bytes([0xE0]) * 32],
+    "spool-mark": [VAULT, TENANT, RECORD, u32(0), bytes([0xE0]) * 32],
     "binding": BINDING_FIELDS,
     "descriptor": [
         VAULT, TENANT, RECORD, u32(1), REGION, (64, 1_795_478_400_000_001), "blobs/acme/2026/11/24/x",
@@ -150,7 +152,7 @@ def contexts():
 
 def kdfs():
     key = bytes(range(32))
-    for name in ["content", "descriptor", "payload", "commitment", "tenant-page", "tenant-keyring",
+    for name in ["content", "descriptor", "payload", "spool", "commitment", "tenant-page", "tenant-keyring",
                  "region-page", "region-keyring"]:
         write("kdf", name, key=key.hex(), info=f"callvault/v1/{name}", derived=derive(key, name).hex())
 
@@ -278,4 +280,40 @@ def extents():
     case("malformed-middle-segment-missing", 131_000, parts((0, 65_536), (131_072, 196_608)))
 
 
-contexts(), kdfs(), blinds(), pages(), wraps(), extents()
+def spools():
+    key, head = bytes([0x61]) * 32, b"head"
+    owner = [VAULT, TENANT, RECORD, u32(1)]
+    records = [b"one", pattern(5_000), b"three"]
+    digest = hashlib.sha256(head).digest()
+
+    def sealed(number, record):
+        body = wrap(key, bytes([number]) * 12, record, context("callvault/v1/spool-record", *owner, u64(number), digest))
+        return struct.pack(">I", len(body)) + body
+
+    def mark(length, count, nonce):
+        aad = context("callvault/v1/spool-mark", *owner, digest)
+        return wrap(key, bytes([nonce]) * 12, struct.pack(">QQ", length, count), aad) + bytes(20)
+
+    start = b"CVS1" + struct.pack(">I", len(head)) + head
+    body = [sealed(number, record) for number, record in enumerate(records)]
+    empty = len(start) + 128
+    marked = empty + len(body[0]) + len(body[1])
+    marks = mark(empty, 0, 200) + mark(marked, 2, 201)
+    whole = start + marks + b"".join(body)
+
+    def case(name, log, **outcome):
+        write("spool", name, key=key.hex(), head=head.hex(), log=log.hex(), **outcome)
+
+    case("whole", whole, records=3)
+    case("torn-mark", flip(whole, len(start) + 64), records=3)
+    case("torn-behind-the-mark", whole[:-1], records=2)
+    case("garbage-behind-the-end", whole + bytes(70), records=3)
+    case("damaged-before-the-mark", flip(whole, marked - 1), error="damaged")
+    case("cut-before-the-mark", whole[:marked - 1], error="damaged")
+    case("both-marks", flip(flip(whole, len(start)), len(start) + 64), error="damaged")
+    case("magic", flip(whole, 0), error="damaged")
+    case("reordered", start + marks + body[1] + body[0] + body[2], error="damaged")
+    case("repeated", start + marks + body[0] + body[0] + body[2], error="damaged")
+
+
+contexts(), kdfs(), blinds(), pages(), wraps(), extents(), spools()

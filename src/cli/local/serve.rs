@@ -47,6 +47,9 @@ impl Serve {
         runtime()?.block_on(async {
             let instance = Instance::start(&config, mode).await?;
             instance.drain_on_signals()?;
+            if let Some(file) = &self.config {
+                instance.follow_principals(file)?;
+            }
             ready(&instance)?;
             instance.finish().await?;
             Ok(())

@@ -60,6 +60,17 @@ pub(super) struct Health {
 }
 
 impl Health {
+    /// Whether sled may still be asked.
+    ///
+    /// # Errors
+    /// [`IndexError::Corrupt`] if a call panicked.
+    pub(super) fn check(&self) -> Result<(), IndexError> {
+        if self.panicked.load(Ordering::Acquire) {
+            return Err(IndexError::Corrupt("the engine panicked before"));
+        }
+        Ok(())
+    }
+
     /// Runs `call`, unless an earlier one panicked.
     ///
     /// sled answers some damage with an assertion or an `unwrap` rather than with an error. Unwinding is caught here, and
@@ -68,9 +79,7 @@ impl Health {
     /// # Errors
     /// [`IndexError::Corrupt`] if this or an earlier call panicked; what `call` returns.
     pub(super) fn guard<T>(&self, call: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
-        if self.panicked.load(Ordering::Acquire) {
-            return Err(IndexError::Corrupt("the engine panicked before"));
-        }
+        self.check()?;
         catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
             self.panicked.store(true, Ordering::Release);
             Err(IndexError::Corrupt("the engine panicked"))

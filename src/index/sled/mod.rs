@@ -127,6 +127,11 @@ impl Index for SledIndex {
         Ok(leaves)
     }
 
+    fn health(&self) -> Result<(), IndexError> {
+        self.health.check()?;
+        self.writer()?.health()
+    }
+
     async fn shipped(&self, log: LogId, position: u64) -> Result<(), IndexError> {
         self.read(move |tree| queue::forget(tree, log, position)).await
     }

@@ -159,3 +159,27 @@ async fn a_range_read_forwards_ends_as_it_begins_backwards() {
         assert_eq!(last(tree, &span(), limit).unwrap(), backwards, "limit {limit}");
     }
 }
+
+#[tokio::test]
+async fn an_index_that_cannot_write_any_more_says_so_until_it_is_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path()).unwrap();
+    index.health().unwrap();
+    // A writer whose file takes no sync, as a disk that is full or gone.
+    let tree = index.reader.as_ref().unwrap().tree.clone();
+    let broken = std::fs::File::open("/dev/null").unwrap();
+    index.writer = Some(Writer::start(&tree, broken, &index.health).unwrap());
+    drop(tree);
+    let change = Change {
+        put: vec![Row {
+            key: Key::Meta("m"),
+            value: vec![1],
+        }],
+        ..Change::default()
+    };
+    index.health().unwrap();
+    index.commit(change).await.unwrap_err();
+    index.health().unwrap_err();
+    drop(index);
+    open(dir.path()).unwrap().health().unwrap();
+}

@@ -117,6 +117,17 @@ impl Writer {
         answered.await.map_err(|_| stopped())?
     }
 
+    /// Whether it still writes.
+    ///
+    /// # Errors
+    /// Why it has stopped.
+    pub(super) fn health(&self) -> Result<(), IndexError> {
+        match self.progress.failure.get() {
+            None => Ok(()),
+            Some(_) => Err(self.progress.stopped()),
+        }
+    }
+
     /// Returns when everything that was readable before the call is durable.
     ///
     /// # Errors

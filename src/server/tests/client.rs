@@ -19,6 +19,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 use tonic::Code;
+use tonic_types::StatusExt;
 
 use crate::{
     domain::principal::Role,
@@ -27,6 +28,8 @@ use crate::{
 
 pub(super) const HEALTH: &str = "/grpc.health.v1.Health/Check";
 pub(super) const READ: &str = "/callvault.v1.RecordService/ReadRecording";
+pub(super) const GET: &str = "/callvault.v1.RecordService/GetRecord";
+pub(super) const PUT: &str = "/callvault.v1.RecordService/PutRecording";
 
 /// A server that breaks fails its tests; it never hangs them.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -106,22 +109,78 @@ impl Client {
     }
 
     pub(super) async fn open(&mut self, path: &str, message: &[u8]) -> Result<Call, BoxError> {
+        self.open_with(path, message, &[]).await
+    }
+
+    /// Sends the beginning of a request.
+    pub(super) async fn begin(&mut self, path: &str, bytes: &[u8]) -> Result<Begun, BoxError> {
         let request = Request::post(format!("https://localhost{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(())?;
+        let mut requests = self.requests.clone().ready().await?;
+        let (response, mut sending) = requests.send_request(request, false)?;
+        sending.send_data(bytes.to_vec().into(), false)?;
+        Ok(Begun {
+            response,
+            _request: sending,
+        })
+    }
+
+    pub(super) async fn call_with(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Reply, BoxError> {
+        self.open_with(path, &[], headers).await?.finish().await
+    }
+
+    pub(super) async fn open_with(
+        &mut self,
+        path: &str,
+        message: &[u8],
+        headers: &[(&str, &str)],
+    ) -> Result<Call, BoxError> {
+        let mut request = Request::post(format!("https://localhost{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(())?;
         let mut requests = self.requests.clone().ready().await?;
         let (response, mut body) = requests.send_request(request, false)?;
         let mut framed = vec![0];
         framed.extend_from_slice(&u32::try_from(message.len())?.to_be_bytes());
         framed.extend_from_slice(message);
         body.send_data(framed.into(), true)?;
-        let (head, body) = response.await?.into_parts();
+        let (head, body) = timeout(PATIENCE, response).await??.into_parts();
+        if head.status != http::StatusCode::OK {
+            return Err(head.status.to_string().into());
+        }
         Ok(Call {
             head: head.headers,
             body,
             buffer: BytesMut::new(),
         })
+    }
+}
+
+/// A request whose end has not been sent.
+pub(super) struct Begun {
+    response: h2::client::ResponseFuture,
+    _request: h2::SendStream<Bytes>,
+}
+
+impl Begun {
+    pub(super) async fn finish(self) -> Result<Reply, BoxError> {
+        let (head, body) = timeout(PATIENCE, self.response).await??.into_parts();
+        let call = Call {
+            head: head.headers,
+            body,
+            buffer: BytesMut::new(),
+        };
+        call.finish().await
     }
 }
 
@@ -168,12 +227,17 @@ impl Call {
 impl Reply {
     /// The reason in the status's ErrorInfo.
     pub(super) fn reason(&self) -> String {
-        use tonic_types::StatusExt;
-        let status = tonic::Status::with_details(self.code, "", self.details.clone().into());
-        status
-            .get_details_error_info()
-            .map(|info| info.reason)
-            .unwrap_or_default()
+        let info = self.status().get_details_error_info();
+        info.map(|info| info.reason).unwrap_or_default()
+    }
+
+    /// When the status's RetryInfo says to come back.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        self.status().get_details_retry_info()?.retry_delay
+    }
+
+    fn status(&self) -> tonic::Status {
+        tonic::Status::with_details(self.code, "", self.details.clone().into())
     }
 }
 

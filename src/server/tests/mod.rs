@@ -1,6 +1,11 @@
 //! A real server on a real socket, with the dev PKI and a tiny service.
 
+mod certificates;
 mod client;
+mod floods;
+mod limits;
+mod raw;
+mod slow;
 mod stub;
 
 use std::{net::Ipv4Addr, time::Duration};
@@ -33,6 +38,7 @@ struct Running {
     drain: Drain,
     tls: Arc<ServerTls>,
     pki: DevPki,
+    health: Health,
     serving: JoinHandle<Result<(), ServeError>>,
     _data: TempDir,
 }
@@ -72,6 +78,7 @@ impl Running {
             server.api_address().unwrap(),
             server.ops_address().unwrap().unwrap(),
         );
+        let health = server.health();
         let stub = RecordServiceServer::new(Stub { drain: drain.token() });
         let serving = tokio::spawn(server.run(Routes::new(stub)));
         Self {
@@ -80,6 +87,7 @@ impl Running {
             drain,
             tls,
             pki,
+            health,
             serving,
             _data: data,
         }

@@ -37,6 +37,11 @@ impl RecordService for Stub {
                 });
                 Ok(Response::new(first.chain(last).boxed()))
             }
+            "panic" => panic!("with somebody's number in it"),
+            "panic-later" => {
+                let last = stream::once(async { panic!("with somebody's number in it") });
+                Ok(Response::new(first.chain(last).boxed()))
+            }
             "for-ever" => Ok(Response::new(first.chain(stream::pending()).boxed())),
             _ => Err(Status::permission_denied(caller.alias())),
         }
@@ -44,9 +49,11 @@ impl RecordService for Stub {
 
     async fn put_recording(
         &self,
-        _: Request<Streaming<PutRecordingRequest>>,
+        request: Request<Streaming<PutRecordingRequest>>,
     ) -> Result<Response<PutRecordingResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let mut messages = request.into_inner();
+        while messages.message().await?.is_some() {}
+        Ok(Response::new(PutRecordingResponse::default()))
     }
 
     async fn put_message(
@@ -78,7 +85,8 @@ impl RecordService for Stub {
     }
 
     async fn get_record(&self, _: Request<GetRecordRequest>) -> Result<Response<GetRecordResponse>, Status> {
-        Err(Status::unimplemented(""))
+        // A store that never answers.
+        std::future::pending().await
     }
 
     async fn list_records(

@@ -1,19 +1,25 @@
 //! A message comes back with its body, alone or among many.
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 
-use crate::domain::{
-    ids::{RecordId, TenantId},
-    limits,
-    purpose::Purpose,
-    record::{Kind as RecordKind, Record},
+use crate::{
+    blob::store::{ByteRange, ObjectKey},
+    crypto::{
+        context,
+        kdf::DekKeys,
+        stream::{self as stream_format, ExtentOpener, map_range},
+    },
+    domain::{
+        ids::{RecordId, TenantId},
+        limits,
+        purpose::Purpose,
+        record::{Kind as RecordKind, Record},
+    },
 };
 
 use super::super::{
-    ContentRange, Error, Kind, Name, Vault,
+    Error, Kind, Name, Vault,
     record::{Located, may_read},
 };
 
@@ -26,7 +32,7 @@ const DESCRIPTOR_GROWTH: u64 = 2;
 struct Readable {
     located: Located,
     record: Record,
-    keys: crate::crypto::kdf::DekKeys,
+    keys: DekKeys,
 }
 
 impl Vault {
@@ -34,14 +40,16 @@ impl Vault {
     ///
     /// # Errors
     /// [`Kind::NotFound`], [`Kind::WrongState`], [`Kind::Forbidden`] by gate 2; [`Kind::WrongState`] (`NOT_A_MESSAGE`) for a
-    /// recording, and for an artifact that is longer than a message; [`Kind::Corrupt`] if anything does not authenticate.
+    /// recording, and for an artifact that is longer than a message; [`Kind::Corrupt`] if anything does not authenticate;
+    /// [`Kind::Exhausted`] without room.
     pub async fn message(
-        self: &Arc<Self>,
+        &self,
         tenant: &TenantId,
         record: RecordId,
         purpose: Purpose,
     ) -> Result<(Record, Bytes), Error> {
         let readable = self.readable(tenant, record, purpose).await?;
+        let _room = self.budget.reserve_for(tenant, readable.sealed_length()).await?;
         self.open_body(readable).await
     }
 
@@ -49,28 +57,32 @@ impl Vault {
     /// [`limits::BATCH_ANSWER_BYTES`] are not read.
     ///
     /// # Errors
-    /// Of each message: as [`Self::message`]; [`Kind::Exhausted`] (`ANSWER_FULL`) if it did not fit any more.
+    /// [`Kind::Exhausted`] without room. Of each message: as [`Self::message`]; [`Kind::Exhausted`] (`ANSWER_FULL`) if it did
+    /// not fit any more.
     pub async fn messages(
-        self: &Arc<Self>,
+        &self,
         tenant: &TenantId,
         records: &[RecordId],
         purpose: Purpose,
-    ) -> Vec<Result<(Record, Bytes), Error>> {
+    ) -> Result<Vec<Result<(Record, Bytes), Error>>, Error> {
         let mut left = limits::BATCH_ANSWER_BYTES;
-        let admitted = stream::iter(records.iter().copied())
+        let admitted: Vec<Result<Readable, Error>> = stream::iter(records.iter().copied())
             .map(|record| self.readable(tenant, record, purpose))
             .buffered(SIDE_BY_SIDE)
             .map(|readable| {
                 let readable = readable?;
                 let size = size_in_answer(&readable.located);
                 left = left.checked_sub(size).ok_or_else(answer_full)?;
-                Ok::<_, Error>(readable)
-            });
-        admitted
-            .map(|readable| async { self.open_body(readable?).await })
-            .buffered(SIDE_BY_SIDE)
+                Ok(readable)
+            })
             .collect()
-            .await
+            .await;
+        let bytes = admitted.iter().flatten().map(Readable::sealed_length).sum();
+        let _room = self.budget.reserve_for(tenant, bytes).await?;
+        let opened = stream::iter(admitted)
+            .map(|readable| async { self.open_body(readable?).await })
+            .buffered(SIDE_BY_SIDE);
+        Ok(opened.collect().await)
     }
 
     async fn readable(
@@ -79,6 +91,7 @@ impl Vault {
         record: RecordId,
         purpose: Purpose,
     ) -> Result<Readable, Error> {
+        let _turn = self.turn(tenant).await?;
         let located = self.locate(tenant, &Name::Id(record)).await?;
         let located = located.ok_or_else(Error::not_found)?;
         let (record, keys) = self.open_record(&located).await?;
@@ -97,23 +110,52 @@ impl Vault {
         }
     }
 
-    async fn open_body(self: &Arc<Self>, readable: Readable) -> Result<(Record, Bytes), Error> {
+    /// Reads and opens a body in one piece.
+    async fn open_body(&self, readable: Readable) -> Result<(Record, Bytes), Error> {
         let Readable {
             located,
             record,
             keys,
         } = readable;
-        let whole = ContentRange {
-            offset: 0,
-            limit: None,
+        let object = ObjectKey::parse(&located.row.object_key)?;
+        let range = ByteRange::Exact {
+            offset: located.row.offset,
+            length: stream_format::ciphertext_len(record.size),
         };
-        let mut reading = self.reading(located, record.clone(), keys, whole)?;
-        let mut body = BytesMut::with_capacity(usize::try_from(record.size).unwrap_or(0));
-        while let Some(bytes) = reading.next().await? {
-            body.extend_from_slice(&bytes);
-        }
-        Ok((record, body.freeze()))
+        let sealed = self.store.get(&object, range).await?.bytes;
+        Ok((record, open_extent(&located, &keys, sealed)?))
     }
+}
+
+impl Readable {
+    /// Bytes that its content takes while it is read and opened.
+    fn sealed_length(&self) -> u64 {
+        stream_format::ciphertext_len(self.record.size)
+    }
+}
+
+/// Opens content of one extent, in place.
+fn open_extent(located: &Located, keys: &DekKeys, sealed: Bytes) -> Result<Bytes, Error> {
+    let corrupt = || Error::corrupt("content");
+    let size = located.row.plaintext_length;
+    let piece = map_range(size, 0, size)?.next().ok_or_else(corrupt)?;
+    let mut sealed = sealed
+        .try_into_mut()
+        .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    if sealed.len() as u64 != stream_format::ciphertext_len(size) {
+        return Err(corrupt());
+    }
+    let header = sealed.split_to(stream_format::HEADER_LEN);
+    let header = header[..].try_into().map_err(|_| corrupt())?;
+    let (tenant, kind) = (&located.tenant, located.kind.number());
+    let aad = context::extent(tenant, &located.id, kind, &located.region, piece.extent);
+    let opener = ExtentOpener::new(&keys.content, &aad, header).map_err(|_| corrupt())?;
+    let mut segments = piece.open(&opener, sealed)?;
+    if segments.len() == 1 {
+        // Most messages: no copy.
+        return segments.pop().ok_or_else(corrupt);
+    }
+    Ok(segments.concat().into())
 }
 
 fn size_in_answer(located: &Located) -> u64 {

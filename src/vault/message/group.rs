@@ -7,7 +7,7 @@ use crate::domain::ids::TenantId;
 use super::{
     super::{
         Error, Kind, Vault,
-        put::{Blob, Fresh, Told, Upload, fresh_record, off_the_async_threads, outcome_of},
+        put::{Blob, Fresh, Told, Upload, fresh_record, in_turn, outcome_of},
     },
     Waiting,
     prepare::{Ready, refuse_all},
@@ -43,11 +43,13 @@ impl Vault {
             Ok(slots) => slots,
             Err(error) => return Err((group, error)),
         };
-        let (vault, tenant) = (Arc::clone(self), tenant.clone());
+        let (vault, of_tenant) = (Arc::clone(self), tenant.clone());
         // If it fails the group is dropped, and whoever waits is told that it was interrupted.
-        off_the_async_threads(move || vault.seal_group(&tenant, group, slots, created))
-            .await
-            .map_err(|error| (Vec::new(), error))
+        in_turn(self, tenant, move || {
+            vault.seal_group(&of_tenant, group, slots, created)
+        })
+        .await
+        .map_err(|error| (Vec::new(), error))
     }
 
     /// Makes the records of a stored group known and answers them.

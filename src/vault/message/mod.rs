@@ -105,7 +105,8 @@ impl Vault {
     ) -> Result<Vec<Result<Record, Error>>, Error> {
         // The body as it came and as it is sealed.
         let cost = |message: &MessageSpec| 2 * message.body.len() as u64 + OVERHEAD;
-        let room = Arc::new(self.budget.reserve(messages.iter().map(cost).sum()).await?);
+        let cost = messages.iter().map(cost).sum();
+        let room = Arc::new(self.budget.reserve_for(tenant, cost).await?);
         let since = Instant::now();
         let mut waiting = Vec::with_capacity(messages.len());
         let mut answers = Vec::with_capacity(messages.len());

@@ -31,6 +31,7 @@ use super::{
         requests::tag_request,
         retention_class::no_class,
         terms,
+        turns::Turn,
     },
     Answer, MessageSpec, Waiting,
 };
@@ -70,7 +71,7 @@ type Found = BTreeMap<Key, Vec<u8>>;
 impl Vault {
     /// Answers the messages of a group that are refused or were answered before, and returns the others.
     pub(super) async fn prepare(self: &Arc<Self>, tenant: &TenantId, group: Vec<Waiting>) -> Vec<Ready> {
-        let ground = match self.ground(tenant).await {
+        let (ground, turn) = match self.ground(tenant).await {
             Ok(ground) => ground,
             Err(error) => {
                 let answers = group.into_iter().map(|waiting| waiting.answer);
@@ -99,16 +100,20 @@ impl Vault {
                 Err(error) => candidate.answer.give(Err(error)),
             }
         }
+        drop(turn);
         join_all(repeats).await;
         ready
     }
 
-    async fn ground(&self, tenant: &TenantId) -> Result<Ground, Error> {
+    /// What a group stands on, when it is the tenant's turn.
+    async fn ground(&self, tenant: &TenantId) -> Result<(Ground, Turn), Error> {
+        let turn = self.turn(tenant).await?;
         let (row, _) = self.active_tenant(tenant).await?;
-        Ok(Ground {
+        let ground = Ground {
             keys: self.keys.tenant(tenant).await?,
             settings: self.open_tenant(tenant, &row).await?.settings,
-        })
+        };
+        Ok((ground, turn))
     }
 
     /// Claims a message's names; answers it if they are claimed already.

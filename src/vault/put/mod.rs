@@ -39,7 +39,7 @@ pub(super) use index::{Blob, Fresh, Outcomes, Told, fresh_record, outcome_of};
 use received::Received;
 pub(super) use upload::Upload;
 use writer::Writer;
-pub(super) use writer::{FOOTER_ROOM, off_the_async_threads};
+pub(super) use writer::{FOOTER_ROOM, in_turn, off_the_async_threads};
 
 /// What an uploader says of a recording, before defaults.
 #[derive(Clone, Debug)]
@@ -101,7 +101,8 @@ impl Vault {
     ///
     /// # Errors
     /// [`Kind::NotFound`] for a tenant that is not; [`Kind::Invalid`] names a field; [`Kind::AlreadyExists`] for an external id
-    /// that is taken; [`Kind::Conflict`] if an upload with the same request id or external id is under way.
+    /// that is taken; [`Kind::Conflict`] if an upload with the same request id or external id is under way;
+    /// [`Kind::Unavailable`] while the bucket takes no leaves and [`limits::QUEUED_LEAVES`] wait.
     pub async fn begin_put(self: &Arc<Self>, mut spec: PutSpec) -> Result<Put, Error> {
         let turn = self.turn(&spec.tenant).await?;
         let (row, _) = self.active_tenant(&spec.tenant).await?;
@@ -131,6 +132,7 @@ impl Vault {
                 _claim: claim,
             });
         }
+        self.ledger.keeps_up().await?;
         let settings = self.open_tenant(&spec.tenant, &row).await?.settings;
         resolve_defaults(&mut spec.draft, &settings)?;
         let descriptor = &spec.draft.descriptor;

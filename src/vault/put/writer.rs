@@ -225,7 +225,7 @@ fn extent_room(extent: u32) -> u64 {
 }
 
 /// Runs CPU-bound work of a tenant, when it is its turn, where it holds up nobody's I/O.
-async fn in_turn<T: Send + 'static>(
+pub(in crate::vault) async fn in_turn<T: Send + 'static>(
     vault: &Vault,
     tenant: &TenantId,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,

@@ -22,8 +22,8 @@ use super::{
     super::{
         Error, Kind, Vault, descriptor,
         put::{
-            Blob, Closing, FOOTER_ROOM, Fresh, Told, closed, empty, fresh_record, off_the_async_threads,
-            outcome_of, sniffed,
+            Blob, Closing, FOOTER_ROOM, Fresh, Told, closed, empty, fresh_record, in_turn,
+            off_the_async_threads, outcome_of, sniffed,
         },
         record::BlobName,
     },
@@ -271,7 +271,12 @@ impl Vault {
         if buffer.plaintext_len() != left {
             return Err(Error::corrupt("spool"));
         }
-        let sealed = off_the_async_threads(self.sealer(&session.making, extent, buffer)).await?;
+        let sealed = in_turn(
+            self,
+            &session.making.tenant,
+            self.sealer(&session.making, extent, buffer),
+        )
+        .await?;
         digest.update(&sealed.tags_digest);
         Ok(sealed.bytes)
     }

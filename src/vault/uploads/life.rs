@@ -21,10 +21,21 @@ use super::{
     session::{Parts, Session},
 };
 
-/// Between syncs: what a client may have to send again is what it sent since.
-const TICK: Duration = Duration::from_secs(1);
+/// Every second of these, all that arrived is made durable; at each, what a sender who is not fast has in memory.
+const HALF_SECOND: Duration = Duration::from_millis(500);
 /// Files that are synced side by side: the file system commits them together.
 const SYNCS_AT_ONCE: usize = 16;
+
+/// What is made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::vault) enum Sync {
+    /// Parts that are in memory for half a second.
+    HalfSecond,
+    /// What arrived slowly as well.
+    Second,
+    /// Everything.
+    All,
+}
 
 impl Vault {
     /// Forgets an upload and all that arrived.
@@ -210,32 +221,38 @@ impl Vault {
         .await
     }
 
-    /// Makes what arrived durable, each second, until told to stop; then once more.
+    /// Makes what arrived durable, within a second, until told to stop; then once more.
     pub(in crate::vault) async fn sync_uploads(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let mut ticks = tokio::time::interval(TICK);
+        let (mut ticks, mut seconds) = (tokio::time::interval(HALF_SECOND), true);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.sync_uploads_now(false).await,
+                _ = ticks.tick() => {}
                 () = stopped(&mut stop) => break,
             }
+            self.sync_uploads_now(if seconds { Sync::Second } else { Sync::HalfSecond })
+                .await;
+            seconds = !seconds;
         }
-        self.sync_uploads_now(true).await;
+        self.sync_uploads_now(Sync::All).await;
         self.uploads.halt();
     }
 
-    /// Makes what arrived durable. `spill` also writes what a fast sender's next part has in memory.
-    pub async fn sync_uploads_now(self: &Arc<Self>, spill: bool) {
-        let sessions = self.uploads.sessions();
-        let restless = sessions
-            .into_iter()
-            .filter(|session| spill || session.restless.load(Ordering::Acquire));
-        stream::iter(restless)
-            .for_each_concurrent(SYNCS_AT_ONCE, |session| async move {
-                let synced = off_the_async_threads(move || {
-                    let done = if spill { session.settle(true) } else { session.tick() };
-                    Ok(done?)
-                });
+    /// Makes what arrived durable.
+    pub(in crate::vault) async fn sync_uploads_now(self: &Arc<Self>, what: Sync) {
+        let due = |session: Arc<Session>| {
+            let restless = session.restless.load(Ordering::Acquire);
+            let old = restless && session.grow_older();
+            let due = match what {
+                Sync::HalfSecond => old,
+                Sync::Second => restless,
+                Sync::All => true,
+            };
+            due.then_some((session, old || what == Sync::All))
+        };
+        stream::iter(self.uploads.sessions().into_iter().filter_map(due))
+            .for_each_concurrent(SYNCS_AT_ONCE, |(session, spill)| async move {
+                let synced = off_the_async_threads(move || Ok(session.tick(spill)?));
                 if let Err(error) = synced.await {
                     tracing::warn!(%error, reason = error.reason, "an upload is not durable as far as it could be");
                 }

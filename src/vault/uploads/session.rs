@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! content = parts in the store | parts on their way to it | the open part
-//! the open part = spooled | small (at most 64 KiB)        slow: costs what arrives in a second
+//! the open part = spooled | small (at most 32 KiB)        slow: costs what arrives in a second
 //!               | whole (room reserved)                   fast: sealed in place, never touches the disk
 //! ```
 //!
@@ -43,9 +43,12 @@ use super::{
 };
 
 /// Content held before it is spooled.
-pub(super) const SMALL_BYTES: usize = 64 << 10;
+pub(super) const SMALL_BYTES: usize = 32 << 10;
 /// Parts that may be on their way to the store while the next one is filled.
 pub(super) const PARTS_IN_FLIGHT: usize = 2;
+
+/// Of its share of the budget, what a tenant may use so that its uploads need not touch the disk.
+const SPARE_QUARTERS: u64 = 2;
 
 /// One upload.
 pub(super) struct Session {
@@ -97,7 +100,7 @@ pub(super) struct State {
     /// The front of `small` is being written to the spool.
     pub(super) spooling: bool,
     pub(super) whole: Option<Whole>,
-    /// Ticks that `whole` has seen.
+    /// Half seconds that `whole` has seen.
     pub(super) whole_age: u32,
     pub(super) receipts: Vec<PartReceipt>,
     pub(super) digest: TagsDigest,
@@ -280,7 +283,7 @@ impl Session {
             }
             if state.whole.is_none()
                 && state.small.len() == SMALL_BYTES
-                && !state.promote(&self.making.tenant, budget)
+                && !state.promote(budget, &self.making.tenant)
             {
                 return Ok(Step::Spool);
             }
@@ -371,13 +374,13 @@ impl State {
     }
 
     /// Gives a part that fills quickly room in memory, if there is some.
-    fn promote(&mut self, tenant: &TenantId, budget: &Budget) -> bool {
+    fn promote(&mut self, budget: &Budget, tenant: &TenantId) -> bool {
         let part = self.open();
         if self.spooling || part.spooled.0 > 0 || part.length != self.small.len() as u64 {
             return false;
         }
         let extent = part.extent;
-        let Some(room) = budget.spare_for(tenant, whole_bytes(extent), 4) else {
+        let Some(room) = budget.spare_for(tenant, whole_bytes(extent), SPARE_QUARTERS) else {
             return false;
         };
         let mut buffer = ExtentBuffer::new(extent, 0);

@@ -49,14 +49,16 @@ impl Session {
         spooled
     }
 
-    /// A tick: makes durable what arrived before it. A part that is filling fast may stay in memory until the next.
-    pub(super) fn tick(&self) -> Result<(), SpoolError> {
+    /// Whether a part has been in memory for so long that it is not filling fast. Asked twice a second.
+    pub(super) fn grow_older(&self) -> bool {
+        let mut state = self.state();
+        state.whole_age += 1;
+        state.whole.is_some() && state.whole_age > 1
+    }
+
+    /// Makes durable what arrived; a part that is filling fast may stay in memory.
+    pub(super) fn tick(&self, spill: bool) -> Result<(), SpoolError> {
         self.restless.store(false, Ordering::Release);
-        let spill = {
-            let mut state = self.state();
-            state.whole_age += 1;
-            state.whole_age > 1
-        };
         let settled = self.settle(spill);
         if settled.is_err() || !self.is_at_rest() {
             self.restless.store(true, Ordering::Release);

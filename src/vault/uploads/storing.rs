@@ -11,7 +11,11 @@ use crate::{
 };
 
 use super::{
-    super::{Error, Kind, Vault, budget::Reservation, put::off_the_async_threads},
+    super::{
+        Error, Kind, Vault,
+        budget::Reservation,
+        put::{in_turn, off_the_async_threads},
+    },
     Phase,
     session::{Session, StoredPart, Whole, whole_bytes},
 };
@@ -98,8 +102,10 @@ impl Vault {
         let (buffer, room) = match whole {
             Some(whole) => whole,
             None => {
-                let tenant = &session.making.tenant;
-                let room = self.budget.reserve_for(tenant, whole_bytes(extent)).await?;
+                let room = self
+                    .budget
+                    .reserve_for(&session.making.tenant, whole_bytes(extent))
+                    .await?;
                 let from = Arc::clone(session);
                 let buffer = off_the_async_threads(move || Ok(from.read_back(extent, 0)?)).await?;
                 if !buffer.is_full() {
@@ -108,7 +114,12 @@ impl Vault {
                 (buffer, room)
             }
         };
-        let sealed = off_the_async_threads(self.sealer(&session.making, extent, buffer)).await?;
+        let sealed = in_turn(
+            self,
+            &session.making.tenant,
+            self.sealer(&session.making, extent, buffer),
+        )
+        .await?;
         Ok(Sealed {
             bytes: sealed.bytes.freeze(),
             tags_digest: sealed.tags_digest,

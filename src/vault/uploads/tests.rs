@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::*;
+use super::{life::Sync, *};
 use crate::{
     domain::{
         limits,
@@ -499,7 +499,7 @@ async fn what_a_failed_sync_put_in_doubt_must_be_sent_again() {
         .await
         .unwrap();
     bench.world.disk_faults.fail_next_sync();
-    bench.vault().sync_uploads_now(true).await;
+    bench.vault().sync_uploads_now(Sync::All).await;
     assert_eq!(reason(writer.finish().await), "UPLOAD_TAKEN_OVER");
     let status = bench.status(id).await;
     assert_eq!((status.durable, status.received), (100_000, 100_000));
@@ -709,8 +709,8 @@ async fn slow_calls_take_next_to_nothing_of_the_budget_and_fast_ones_give_it_bac
         writer.write(Bytes::from(content(8_000))).await.unwrap();
         writers.push((id, writer));
     }
-    vault.sync_uploads_now(false).await;
-    assert!(free - vault.budget().available() <= 200 * 64 * 1024);
+    vault.sync_uploads_now(Sync::Second).await;
+    assert!(free - vault.budget().available() <= 200 * 32 * 1024);
     for (id, _) in &writers {
         assert_eq!(bench.status(*id).await.durable, 8_000);
     }
@@ -723,11 +723,11 @@ async fn slow_calls_take_next_to_nothing_of_the_budget_and_fast_ones_give_it_bac
         "in memory while it is fast"
     );
     for _ in 0..2 {
-        vault.sync_uploads_now(false).await;
+        vault.sync_uploads_now(Sync::Second).await;
     }
     assert_eq!(
         free - vault.budget().available(),
-        64 << 10,
+        32 << 10,
         "in the spool when it is not"
     );
     assert_eq!(bench.status(id).await.durable, 1 << 20);
