@@ -590,7 +590,7 @@ async fn a_crash_between_the_object_and_the_index_is_found_by_the_repeated_commi
         faults
             .on(Operation::Head)
             .below("blobs/")
-            .nth(1)
+            .times(u64::from(crate::domain::limits::STORE_READ_TRIES))
             .fail_before(Failure::Unavailable);
         assert_eq!(reason(bench.commit(id, length).await), "STORE_UNAVAILABLE");
         bench.restart().await;
