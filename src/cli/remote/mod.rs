@@ -1,5 +1,6 @@
 //! Commands that ask a server, through the public client alone.
 
+mod bench;
 mod fields;
 mod get;
 mod json;
@@ -38,6 +39,8 @@ pub(super) enum Command {
     /// Say how long records are kept
     #[command(subcommand)]
     Retention(retention::Command),
+    /// Load a running server and tell how it answered
+    Bench(bench::Bench),
 }
 
 /// How to reach the server, and as whom.
@@ -107,6 +110,7 @@ pub(super) fn run(command: Command) -> Result<(), CliError> {
             Command::Update(command) => command.run().await,
             Command::Tenant(command) => command.run().await,
             Command::Retention(command) => command.run().await,
+            Command::Bench(command) => command.run().await,
         }
     })
 }
