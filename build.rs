@@ -16,7 +16,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let api = protox::compile(protos(API)?, ["proto"])?;
     fs::write(out.join("api.fds"), api.encode_to_vec())?;
     let mut config = prost_build::Config::new();
-    config.bytes(["."]).enable_type_names();
+    config
+        .bytes(["."])
+        .enable_type_names()
+        .extern_path(".google.rpc", "::tonic_types::pb");
     tonic_prost_build::configure()
         .codec_path("crate::grpc::codec::StrictCodec")
         .compile_fds_with_config(api, config)?;

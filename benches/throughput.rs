@@ -25,10 +25,10 @@ use callvault::{
     config::Config,
     domain::clock::SystemClock,
     proto::v1::{
-        Channel, Descriptor, GetRecordRequest, GetRecordResponse, ListRecordsRequest, ListRecordsResponse,
-        PutRecordingRequest, PutRecordingResponse, PutRecordingSpec, ReadRecordingHeader,
-        ReadRecordingRequest, ReadRecordingResponse, Record, UpdateRecordRequest, UpdateRecordResponse,
-        put_recording_request, read_recording_response,
+        self, Channel, Descriptor, GetRecordRequest, GetRecordResponse, ListRecordsRequest,
+        ListRecordsResponse, PutRecordingRequest, PutRecordingResponse, PutRecordingSpec,
+        ReadRecordingHeader, ReadRecordingRequest, ReadRecordingResponse, Record, UpdateRecordRequest,
+        UpdateRecordResponse, put_recording_request, read_recording_response,
         record_service_client::RecordServiceClient,
         record_service_server::{RecordService, RecordServiceServer},
     },
@@ -338,6 +338,69 @@ impl RecordService for Bare {
         &self,
         _: Request<UpdateRecordRequest>,
     ) -> Result<Response<UpdateRecordResponse>, Status> {
+        Err(Status::unimplemented("bare"))
+    }
+
+    async fn put_message(
+        &self,
+        _: Request<v1::PutMessageRequest>,
+    ) -> Result<Response<v1::PutMessageResponse>, Status> {
+        Err(Status::unimplemented("bare"))
+    }
+
+    async fn batch_put_messages(
+        &self,
+        _: Request<v1::BatchPutMessagesRequest>,
+    ) -> Result<Response<v1::BatchPutMessagesResponse>, Status> {
+        Err(Status::unimplemented("bare"))
+    }
+
+    async fn get_message(
+        &self,
+        _: Request<v1::GetMessageRequest>,
+    ) -> Result<Response<v1::GetMessageResponse>, Status> {
+        Err(Status::unimplemented("bare"))
+    }
+
+    async fn batch_get_messages(
+        &self,
+        _: Request<v1::BatchGetMessagesRequest>,
+    ) -> Result<Response<v1::BatchGetMessagesResponse>, Status> {
+        Err(Status::unimplemented("bare"))
+    }
+
+    async fn begin_upload(
+        &self,
+        _: Request<v1::BeginUploadRequest>,
+    ) -> Result<Response<v1::BeginUploadResponse>, Status> {
+        Err(Status::unimplemented("bare"))
+    }
+
+    async fn write_upload(
+        &self,
+        _: Request<Streaming<v1::WriteUploadRequest>>,
+    ) -> Result<Response<v1::WriteUploadResponse>, Status> {
+        Err(Status::unimplemented("bare"))
+    }
+
+    async fn get_upload(
+        &self,
+        _: Request<v1::GetUploadRequest>,
+    ) -> Result<Response<v1::GetUploadResponse>, Status> {
+        Err(Status::unimplemented("bare"))
+    }
+
+    async fn commit_upload(
+        &self,
+        _: Request<v1::CommitUploadRequest>,
+    ) -> Result<Response<v1::CommitUploadResponse>, Status> {
+        Err(Status::unimplemented("bare"))
+    }
+
+    async fn abort_upload(
+        &self,
+        _: Request<v1::AbortUploadRequest>,
+    ) -> Result<Response<v1::AbortUploadResponse>, Status> {
         Err(Status::unimplemented("bare"))
     }
 }

@@ -250,28 +250,35 @@ class Vault:
         return f, sha256(footer)
 
     def adopt(self):
-        """Takes blobs that no leaf names: the leaves may have been queued in the index when the bucket was copied."""
-        named, answered = {put["object_key"] for put in self.put.values()}, {}
-        blobs = [str(path.relative_to(self.bucket)) for path in self.bucket.glob("blobs/*/*/*/*/*")]
-        for key in sorted(blobs, key=lambda key: (key not in named, key)):
+        """Takes records that no leaf names: the leaves may have been queued in the index when the bucket was copied."""
+        answered, unnamed = {}, []
+        for key in sorted(str(path.relative_to(self.bucket)) for path in self.bucket.glob("blobs/*/*/*/*/*")):
             try:
                 f, digest = self.footer(key)
             except (Refused, ValueError):
                 continue  # named: its records say so; not named: a rebuild passes it over, too
-            ids, tries = [e["record_id"] for e in f["entries"]], [(f["tenant_id"], e["request_mac"]) for e in f["entries"]]
-            earlier = [answered[t] for t in tries if t in answered]
-            place = f"blobs/{f['tenant_id']}/{day(f['created_at_micros'])}/{name_of(ids[0])}"
-            if key in named or key == place and not any(abs(f["created_at_micros"] - at) < 86_400_000_000 for at in earlier):
-                answered |= {t: f["created_at_micros"] for t in tries if t[1]}
-                put = {"object_key": key, "footer_sha256": digest, "record_ids": ids}
-                self.put = dict.fromkeys(ids, put) | self.put
+            at, ids = f["created_at_micros"], [e["record_id"] for e in f["entries"]]
+            whole = {"object_key": key, "footer_sha256": digest, "record_ids": ids}
+            for e in f["entries"]:
+                t = (f["tenant_id"], e["request_mac"])
+                if e["record_id"] not in self.put:
+                    unnamed.append((e["record_id"], t, at, whole))
+                elif t[1] and self.put[e["record_id"]]["object_key"] == key:
+                    answered.setdefault(t, []).append(at)
+        for id, t, at, whole in unnamed:
+            place = f"blobs/{t[0]}/{day(at)}/{name_of(whole['record_ids'][0])}"
+            if whole["object_key"] == place and not any(abs(at - other) < 86_400_000_000 for other in answered.get(t, [])):
+                self.put[id] = whole
+                if t[1]:
+                    answered.setdefault(t, []).append(at)
 
     def record(self, id, out):
         put, what = self.put[id], f"record {name_of(id)}"
         f, digest = self.footer(put["object_key"])
-        same = digest == put["footer_sha256"] and [e["record_id"] for e in f["entries"]] == put["record_ids"]
+        ids = [e["record_id"] for e in f["entries"]]
+        same = digest == put["footer_sha256"] and set(put["record_ids"]) <= set(ids)
         need(same, f"{put['object_key']}: is not the blob that its leaf names")
-        index = put["record_ids"].index(id)
+        index = ids.index(id)
         e, tenant = f["entries"][index], f["tenant_id"]
         kind, lengths = u32(e["kind"]), e["extent_lengths"]
         need(lengths == extent_lengths(e["plaintext_length"]), f"{what}: lengths of its extents")

@@ -2,6 +2,8 @@
 //!
 //! `callvault.example.toml` is the commented sample; every default is in it.
 
+mod s3;
+
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
@@ -15,9 +17,15 @@ use crate::{
     access::identity::{Listed, Repeated},
     domain::{
         ids::{RegionName, TenantId},
+        limits,
         principal::{InvalidPrincipal, Principal, Role, TenantScope},
     },
 };
+
+pub use s3::{S3, S3Checksum};
+
+/// As long as one may live.
+const UPLOAD_LIFE_SECONDS: u64 = (limits::UPLOAD_MICROS / 1_000_000) as u64;
 
 /// What the server is told by its operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +77,8 @@ pub struct Region {
 pub enum Store {
     /// A directory.
     Local(PathBuf),
+    /// A bucket that speaks S3.
+    S3(Box<S3>),
 }
 
 /// Files of PEM; read at start and again on SIGHUP.
@@ -103,9 +113,19 @@ pub struct Listing {
 pub struct Limits {
     /// Bytes of content in memory, whatever the number of callers.
     pub memory_budget_bytes: u64,
+    /// Of these, what one tenant may have, hundredths.
+    pub tenant_share_percent: u8,
+    /// Bytes of requests that are arriving, beyond what each may hold freely.
+    pub receive_budget_bytes: u64,
+    /// Bytes of unfinished uploads on the disk.
+    pub spool_bytes: u64,
+    /// How long an unfinished upload may live.
+    pub upload_life_seconds: u64,
     /// Connections at a time.
     pub connections: usize,
-    /// TLS handshakes at a time.
+    /// Connections at a time of one principal.
+    pub connections_per_principal: usize,
+    /// TLS handshakes at a time; over it, the oldest of whoever has most gives way.
     pub handshakes: usize,
     /// Longest handshake.
     pub handshake_seconds: u64,
@@ -115,6 +135,26 @@ pub struct Limits {
     pub stream_window_bytes: u32,
     /// Bytes that one connection may send ahead.
     pub connection_window_bytes: u32,
+    /// Calls at a time, also those that stream.
+    pub calls: usize,
+    /// Calls at a time of one principal.
+    pub calls_per_principal: usize,
+    /// Calls at a time for one tenant.
+    pub calls_per_tenant: usize,
+    /// Calls of one principal in a second, in the long run.
+    pub principal_calls_per_second: u32,
+    /// Calls of one principal at once, after it was quiet.
+    pub principal_calls_burst: u32,
+    /// Longest call that does not stream.
+    pub call_seconds: u64,
+    /// Longest wait for an upload's next message.
+    pub stream_idle_seconds: u64,
+    /// Longest wait for a caller to take content that is ready.
+    pub stream_stall_seconds: u64,
+    /// Longest stream in all.
+    pub stream_total_seconds: u64,
+    /// A connection without a call is asked to end after this.
+    pub connection_idle_seconds: u64,
     /// A connection is asked to end after this; what runs on it may finish.
     pub connection_age_seconds: u64,
     /// Between pings on a quiet connection, and how long an answer may take.
@@ -127,12 +167,27 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory_budget_bytes: 1 << 30,
+            tenant_share_percent: limits::TENANT_SHARE_PERCENT,
+            receive_budget_bytes: 256 << 20,
+            spool_bytes: limits::SPOOL_BYTES,
+            upload_life_seconds: UPLOAD_LIFE_SECONDS,
             connections: 4_096,
+            connections_per_principal: 1_024,
             handshakes: 256,
             handshake_seconds: 5,
             streams_per_connection: 256,
-            stream_window_bytes: 8 << 20,
-            connection_window_bytes: 64 << 20,
+            stream_window_bytes: 2 << 20,
+            connection_window_bytes: 16 << 20,
+            calls: 8_192,
+            calls_per_principal: 4_096,
+            calls_per_tenant: 4_096,
+            principal_calls_per_second: 50_000,
+            principal_calls_burst: 100_000,
+            call_seconds: 60,
+            stream_idle_seconds: 60,
+            stream_stall_seconds: 60,
+            stream_total_seconds: 24 * 3_600,
+            connection_idle_seconds: 600,
             connection_age_seconds: 3_600,
             keepalive_seconds: 30,
             drain_seconds: 30,
@@ -141,6 +196,21 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Longest wait for an upload's next message.
+    pub fn stream_idle(&self) -> Duration {
+        Duration::from_secs(self.stream_idle_seconds)
+    }
+
+    /// Longest wait for a caller to take content that is ready.
+    pub fn stream_stall(&self) -> Duration {
+        Duration::from_secs(self.stream_stall_seconds)
+    }
+
+    /// Longest stream in all.
+    pub fn stream_total(&self) -> Duration {
+        Duration::from_secs(self.stream_total_seconds)
+    }
+
     /// How long running calls may go on after a stop signal.
     pub fn drain_deadline(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
@@ -367,11 +437,13 @@ impl Config {
                 "must lie outside data, so that a backup of data never holds the keys that open it",
             ));
         }
-        let Store::Local(store) = &self.store;
-        if self.root.starts_with(store) {
-            return Err(ConfigError::value("root", "must lie outside store.local"));
+        match &self.store {
+            Store::Local(store) if self.root.starts_with(store) => {
+                Err(ConfigError::value("root", "must lie outside store.local"))
+            }
+            Store::Local(_) => Ok(()),
+            Store::S3(s3) => s3.check(),
         }
-        Ok(())
     }
 
     fn check_country(&self) -> Result<(), ConfigError> {
@@ -431,7 +503,23 @@ impl Limits {
     fn check(&self) -> Result<(), ConfigError> {
         // A part in flight and its successor, for one upload at least.
         at_least("memory_budget_bytes", self.memory_budget_bytes, 64 << 20)?;
+        let share = u64::from(self.tenant_share_percent);
+        at_least("tenant_share_percent", share, 1)?;
+        at_most("tenant_share_percent", share, 100)?;
+        // A message of the largest size, for two callers at least.
+        at_least("receive_budget_bytes", self.receive_budget_bytes, 16 << 20)?;
+        // One part, and what seals it.
+        at_least("spool_bytes", self.spool_bytes, 64 << 20)?;
+        at_least("upload_life_seconds", self.upload_life_seconds, 60)?;
+        at_most(
+            "upload_life_seconds",
+            self.upload_life_seconds,
+            UPLOAD_LIFE_SECONDS,
+        )?;
         at_least("connections", self.connections as u64, 1)?;
+        let of_one = self.connections_per_principal as u64;
+        at_least("connections_per_principal", of_one, 1)?;
+        self.check_calls()?;
         at_least("handshakes", self.handshakes as u64, 2)?;
         at_least("handshake_seconds", self.handshake_seconds, 1)?;
         at_least(
@@ -456,7 +544,28 @@ impl Limits {
             (1 << 31) - 1,
         )?;
         at_least("connection_age_seconds", self.connection_age_seconds, 60)?;
+        at_least("connection_idle_seconds", self.connection_idle_seconds, 1)?;
         at_least("keepalive_seconds", self.keepalive_seconds, 1)
+    }
+
+    fn check_calls(&self) -> Result<(), ConfigError> {
+        for (key, value) in [
+            ("calls", self.calls as u64),
+            ("calls_per_principal", self.calls_per_principal as u64),
+            ("calls_per_tenant", self.calls_per_tenant as u64),
+            (
+                "principal_calls_per_second",
+                u64::from(self.principal_calls_per_second),
+            ),
+            ("principal_calls_burst", u64::from(self.principal_calls_burst)),
+            ("call_seconds", self.call_seconds),
+            ("stream_idle_seconds", self.stream_idle_seconds),
+            ("stream_stall_seconds", self.stream_stall_seconds),
+            ("stream_total_seconds", self.stream_total_seconds),
+        ] {
+            at_least(key, value, 1)?;
+        }
+        Ok(())
     }
 }
 
@@ -473,21 +582,29 @@ impl Log {
 }
 
 fn at_least(key: &str, value: u64, least: u64) -> Result<(), ConfigError> {
+    at_least_in("limits", key, value, least)
+}
+
+fn at_most(key: &str, value: u64, most: u64) -> Result<(), ConfigError> {
+    at_most_in("limits", key, value, most)
+}
+
+fn at_least_in(table: &str, key: &str, value: u64, least: u64) -> Result<(), ConfigError> {
     if value >= least {
         return Ok(());
     }
     Err(ConfigError::value(
-        format!("limits.{key}"),
+        format!("{table}.{key}"),
         format!("must be at least {least}, is {value}"),
     ))
 }
 
-fn at_most(key: &str, value: u64, most: u64) -> Result<(), ConfigError> {
+fn at_most_in(table: &str, key: &str, value: u64, most: u64) -> Result<(), ConfigError> {
     if value <= most {
         return Ok(());
     }
     Err(ConfigError::value(
-        format!("limits.{key}"),
+        format!("{table}.{key}"),
         format!("must be at most {most}, is {value}"),
     ))
 }

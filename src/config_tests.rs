@@ -92,6 +92,117 @@ fn every_refusal_names_its_key() {
     assert!(message.contains("ops_listen: "), "{message}");
 }
 
+/// The commented lines of the example between its two marks.
+fn example_with_s3() -> String {
+    let (before, rest) = EXAMPLE
+        .split_once("local = \"/var/lib/callvault/store\"\n")
+        .unwrap();
+    let (s3, after) = rest.split_once("# (end of store.s3)\n").unwrap();
+    let s3: Vec<_> = s3.lines().filter_map(|line| line.strip_prefix("#: ")).collect();
+    format!("{before}{}\n{after}", s3.join("\n"))
+}
+
+#[test]
+fn the_commented_bucket_of_the_example_is_every_key_of_s3() {
+    let example = Config::parse(&example_with_s3()).unwrap();
+    let Store::S3(s3) = &example.store else {
+        panic!("{:?}", example.store)
+    };
+    let smallest: S3 = toml::from_str("bucket = \"callvault-mx\"").unwrap();
+    assert_eq!(
+        (
+            s3.attempts,
+            s3.connect_seconds,
+            s3.read_seconds,
+            s3.operation_seconds
+        ),
+        (
+            smallest.attempts,
+            smallest.connect_seconds,
+            smallest.read_seconds,
+            smallest.operation_seconds
+        )
+    );
+    assert_eq!(
+        (s3.checksum, s3.allow_http),
+        (smallest.checksum, smallest.allow_http)
+    );
+    let whole = toml::Table::try_from(s3).unwrap();
+    assert_eq!(
+        whole.len(),
+        14,
+        "a key of store.s3 is missing in the example: {whole:?}"
+    );
+}
+
+#[test]
+fn the_configuration_of_the_tour_is_good() {
+    let tour = Config::parse(include_str!("../examples/s3.toml")).unwrap();
+    assert!(matches!(tour.store, Store::S3(_)));
+}
+
+#[test]
+fn every_refusal_of_a_bucket_names_its_key() {
+    let parse = |lines: &str| {
+        let store = format!("[store.s3]\n{lines}");
+        let text = SMALLEST.replace("store = { local = \"/s\" }\n", "");
+        Config::parse(&format!("{text}\n{store}"))
+    };
+    for good in [
+        "bucket = \"calls\"",
+        "bucket = \"calls\"\nendpoint = \"https://s3.example.com\"",
+        "bucket = \"calls\"\nendpoint = \"https://s3.example.com:9000/\"\nca_file = \"/ca.pem\"",
+        "bucket = \"calls\"\nendpoint = \"http://127.0.0.1:9000\"",
+        "bucket = \"calls\"\nendpoint = \"http://[::1]:9000\"",
+        "bucket = \"calls\"\nendpoint = \"http://localhost:9000\"",
+        "bucket = \"calls\"\nendpoint = \"http://10.0.0.1\"\nallow_http = true",
+    ] {
+        parse(good).unwrap();
+    }
+    for (lines, key) in [
+        ("bucket = \"c\"", "bucket"),
+        ("bucket = \"a/b/c\"", "bucket"),
+        ("region = \"\"", "region"),
+        ("endpoint = \"s3.example.com\"", "endpoint"),
+        ("endpoint = \"ftp://s3.example.com\"", "endpoint"),
+        ("endpoint = \"https://s3.example.com/path\"", "endpoint"),
+        ("endpoint = \"https://me:secret@s3.example.com\"", "endpoint"),
+        ("endpoint = \"http://s3.example.com\"", "endpoint"),
+        ("endpoint = \"http://localhost.example.com\"", "endpoint"),
+        ("ca_file = \"/ca.pem\"", "ca_file"),
+        (
+            "endpoint = \"http://127.0.0.1\"\nca_file = \"/ca.pem\"",
+            "ca_file",
+        ),
+        ("attempts = 0", "attempts"),
+        ("attempts = 11", "attempts"),
+        ("connect_seconds = 0", "connect_seconds"),
+        ("read_seconds = 0", "read_seconds"),
+        ("operation_seconds = 29", "operation_seconds"),
+        ("operation_seconds = 3601", "operation_seconds"),
+        ("tags = { \"aws:x\" = \"y\" }", "tags"),
+        ("tags = { x = \"caf\u{e9}\" }", "tags"),
+        (
+            "tags = { a = \"\", b = \"\", c = \"\", d = \"\", e = \"\", f = \"\" }",
+            "tags",
+        ),
+    ] {
+        let bucket = if lines.contains("bucket =") {
+            ""
+        } else {
+            "bucket = \"calls\"\n"
+        };
+        let refused = parse(&format!("{bucket}{lines}")).unwrap_err().to_string();
+        assert!(
+            refused.starts_with(&format!("store.s3.{key}: ")),
+            "{lines} -> {refused}"
+        );
+        assert!(!refused.contains("secret"), "{refused}");
+    }
+    let refused = parse("bucket = \"calls\"\nsecret_access_key = \"x\"").unwrap_err();
+    assert!(refused.to_string().contains("secret_access_key"), "{refused}");
+}
+
 #[test]
 fn a_certificate_is_listed_once() {
     let twice = format!("{SMALLEST}{}", &SMALLEST[SMALLEST.find("[[").unwrap()..]);

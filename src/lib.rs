@@ -17,6 +17,7 @@ pub mod index;
 pub mod keys;
 pub mod ledger;
 pub mod server;
+pub mod spool;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -18,9 +18,17 @@ pub const CALL_SECONDS: &str = "callvault_call_seconds";
 pub const CALLS_RUNNING: &str = "callvault_calls_running";
 /// Connections that are open.
 pub const CONNECTIONS: &str = "callvault_connections";
-/// Connections that were not taken; label `reason`: `full`, `accept`.
+/// Connections that were not taken; label `reason`: `full`, `principal`, `strangers`, `accept`.
 pub const CONNECTIONS_REFUSED: &str = "callvault_connections_refused_total";
-/// TLS handshakes that failed; label `reason`: `timeout`, `certificate`, `protocol`, `io`.
+/// Connections that the server ended without being asked; label `reason`: `flood`, `greeting`, `lingering`.
+pub const CONNECTIONS_CUT: &str = "callvault_connections_cut_total";
+/// Calls that were refused for load; label `reason`: the error's.
+pub const CALLS_REFUSED: &str = "callvault_calls_refused_total";
+/// Calls that panicked: each is a fault of this program.
+pub const PANICS: &str = "callvault_panics_total";
+/// Times that certificates were read again; label `outcome`: `ok`, `failed`.
+pub const CERTIFICATES_READ: &str = "callvault_certificates_read_total";
+/// TLS handshakes that failed; label `reason`: `timeout`, `crowded`, `certificate`, `protocol`, `io`.
 pub const HANDSHAKES_FAILED: &str = "callvault_handshakes_failed_total";
 
 /// Bounds of the histogram of [`CALL_SECONDS`].
@@ -56,6 +64,16 @@ fn describe() {
     metrics::describe_gauge!(CALLS_RUNNING, "calls that are running, by method");
     metrics::describe_gauge!(CONNECTIONS, "connections that are open");
     metrics::describe_counter!(CONNECTIONS_REFUSED, "connections that were not taken, by reason");
+    metrics::describe_counter!(
+        CONNECTIONS_CUT,
+        "connections that the server ended unasked, by reason"
+    );
+    metrics::describe_counter!(CALLS_REFUSED, "calls that were refused for load, by reason");
+    metrics::describe_counter!(PANICS, "calls that panicked");
+    metrics::describe_counter!(
+        CERTIFICATES_READ,
+        "times that certificates were read again, by outcome"
+    );
     metrics::describe_counter!(HANDSHAKES_FAILED, "TLS handshakes that failed, by reason");
 }
 
@@ -73,6 +91,14 @@ pub fn write_logs(log: &Log) -> Result<(), TelemetryError> {
         LogFormat::Text => subscriber.try_init(),
     };
     set.map_err(|_| TelemetryError::Taken)
+}
+
+/// Logs panics by their place alone: what they say may quote data. Without this they are written out in full.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "panic");
+    }));
 }
 
 /// Why there is no telemetry.

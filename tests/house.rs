@@ -12,6 +12,7 @@ use std::{
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &["domain"]),
     ("crypto", &["crypto", "domain"]),
+    ("spool", &["spool", "crypto", "domain"]),
     ("keys", &["keys", "crypto", "domain", "proto"]),
     ("blob", &["blob", "crypto", "domain", "proto"]),
     ("index", &["index", "domain"]),
@@ -20,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "vault",
         &[
-            "vault", "ledger", "index", "blob", "keys", "crypto", "domain", "proto",
+            "vault", "ledger", "index", "blob", "keys", "spool", "crypto", "domain", "proto",
         ],
     ),
     ("grpc", &["grpc", "vault", "access", "domain", "proto"]),
@@ -38,6 +39,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("client", &["client", "proto"]),
     ("config.rs", &["access", "domain", "config"]),
+    ("config", &["config"]),
     ("telemetry.rs", &["config", "telemetry"]),
 ];
 
@@ -48,7 +50,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("tonic_health::", &["server"]),
     ("aes_gcm::", &["crypto"]),
     ("ring::aead", &["crypto"]),
-    ("aws_sdk_s3", &["blob/s3.rs"]),
+    ("aws_sdk_s3", &["blob/s3"]),
 ];
 
 #[test]

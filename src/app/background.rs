@@ -13,6 +13,7 @@ use crate::vault::Vault;
 const FIRST_ORPHANS: Duration = Duration::from_secs(600);
 const ORPHANS: Duration = Duration::from_secs(24 * 3_600);
 const REQUESTS: Duration = Duration::from_secs(3_600);
+const UPLOADS: Duration = Duration::from_secs(60);
 
 /// Tasks that end with their owner. Each may be cut anywhere: it takes up where it was.
 #[derive(Debug)]
@@ -23,7 +24,12 @@ impl Background {
     pub(super) fn run(vault: &Arc<Vault>) -> Self {
         let orphans = tokio::spawn(collect_orphans(Arc::clone(vault)));
         let requests = tokio::spawn(forget_requests(Arc::clone(vault)));
-        Self(vec![orphans.abort_handle(), requests.abort_handle()])
+        let uploads = tokio::spawn(expire_uploads(Arc::clone(vault)));
+        Self(vec![
+            orphans.abort_handle(),
+            requests.abort_handle(),
+            uploads.abort_handle(),
+        ])
     }
 }
 
@@ -60,6 +66,14 @@ async fn forget_requests(vault: Arc<Vault>) {
                 tracing::warn!(%error, "expired request ids were not forgotten; tried again in an hour")
             }
         }
+    }
+}
+
+async fn expire_uploads(vault: Arc<Vault>) {
+    let mut ticks = every(Duration::ZERO, UPLOADS);
+    loop {
+        ticks.tick().await;
+        vault.expire_uploads().await;
     }
 }
 

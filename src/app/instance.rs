@@ -147,6 +147,11 @@ impl Started {
             ops: config.ops_listen,
         };
         let limits = config.limits.clone();
+        let streams = StreamLimits {
+            idle: limits.stream_idle(),
+            stall: limits.stream_stall(),
+            total: limits.stream_total(),
+        };
         let server = Server::bind(addresses, limits, access.tls, access.identify, drain.clone())
             .await?
             .with_metrics(metrics);
@@ -159,7 +164,7 @@ impl Started {
             address,
             ops,
             client_file,
-            serving: tokio::spawn(server.run(grpc::routes(vault, StreamLimits::default()))),
+            serving: tokio::spawn(server.run(grpc::routes(vault, streams))),
             background: Background::run(vault),
             drain,
         })

@@ -4,7 +4,8 @@
 //! <data>/lock         held by whoever has the vault open
 //! <data>/index/       sled: a view of the bucket, made again when it is lost or damaged
 //! <data>/index-id     which index this is; the bucket's claim names it
-//! <data>/bucket/      the bucket, in dev mode
+//! <data>/spool/       uploads that are not finished: sealed
+//! <data>/bucket/      the bucket, in dev mode; elsewhere it is where the configuration says, or behind S3
 //! <data>/pki/         certificates, in dev mode
 //! <data>/client.toml  where the server is and who may call, in dev mode
 //! <data>.root/        the root keyring and the anchor (0700): outside, so that no backup of <data> holds what opens it
@@ -17,6 +18,7 @@ mod index;
 mod instance;
 mod lock;
 mod offline;
+mod store;
 mod vault;
 
 use std::{io, path::PathBuf};
@@ -36,6 +38,7 @@ pub use dev::{CLIENT_FILE, TENANT as DEV_TENANT};
 pub use harden::harden;
 pub use instance::{Instance, Mode};
 pub use offline::{Offline, Rebuilt};
+pub use store::check_store;
 
 /// Why nothing could be started. Every text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +96,11 @@ pub enum AppError {
     #[error(transparent)]
     Vault(#[from] Error),
     /// The store does not open.
-    #[error("the store does not open: {0}")]
+    #[error("the store does not open: {}", causes(.0))]
     Store(#[from] StoreError),
+    /// The bucket cannot be reached, or cannot hold a vault.
+    #[error(transparent)]
+    S3(#[from] crate::blob::s3::OpenError),
     /// The index does not open.
     #[error("the index does not open: {0}")]
     Index(#[from] IndexError),

@@ -4,18 +4,19 @@ use std::{fs, path::Path, sync::Arc};
 
 use crate::{
     blob::{
-        local::LocalStore,
+        patient::{Patience, Patient},
         store::{BlobStore, ObjectKey, StoreError},
     },
-    config::{Config, Store},
+    config::Config,
     crypto::rng::SystemRng,
     domain::clock::{Clock, Rng, SystemClock},
     index::IndexError,
     keys::file::FileRoot,
-    vault::{OpenError, Opened, Vault, VaultSettings},
+    spool::Directory,
+    vault::{OpenError, Opened, UploadSettings, Vault, VaultSettings},
 };
 
-use super::{AppError, index, lock::DataLock};
+use super::{AppError, index, lock::DataLock, store};
 
 /// Tells whether a bucket holds a vault.
 const MANIFEST: &str = "vault/manifest";
@@ -46,9 +47,7 @@ impl OpenVault {
     /// # Errors
     /// [`AppError`] says what does not fit and what to do.
     pub(super) async fn open(config: &Config, how: How) -> Result<Self, AppError> {
-        let Store::Local(bucket) = &config.store;
-        let there = config.data.is_dir() && bucket.is_dir();
-        if !how.may_make && !there {
+        if !how.may_make && store::is_missing(config) {
             return Err(AppError::NoVault {
                 data: config.data.clone(),
             });
@@ -77,31 +76,32 @@ impl OpenVault {
     async fn open_parts(config: &Config, how: How) -> Result<Opened, AppError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::new());
-        let Store::Local(bucket) = &config.store;
-        let store = LocalStore::open(bucket, Arc::clone(&clock), Arc::clone(&rng)).await?;
-        check_root(&store, config, how).await?;
+        let store = store::open(config, &clock, &rng).await?;
+        check_root(&*store, config, how).await?;
         let root = FileRoot::open(&config.root, Arc::clone(&rng))?;
+        let spool = config.data.join("spool");
         let settings = VaultSettings {
             region: config.region()?,
             country: config.region.country.clone(),
             node: NODE,
             memory_budget: config.limits.memory_budget_bytes,
+            tenant_share_percent: config.limits.tenant_share_percent,
             index_id: index::id(&config.data, &*clock, &*rng)?,
             take_over: how.rebuild,
+            uploads: UploadSettings {
+                disk: Arc::new(Directory::open(&spool).map_err(AppError::file(spool))?),
+                spool_bytes: config.limits.spool_bytes,
+                life_micros: i64::try_from(config.limits.upload_life_seconds)
+                    .unwrap_or(i64::MAX)
+                    .saturating_mul(1_000_000),
+            },
         };
         let (data, cache_bytes) = (config.data.clone(), config.index.cache_bytes);
         let index = tokio::task::spawn_blocking(move || index::open(&data, cache_bytes))
             .await
             .map_err(std::io::Error::other)??;
-        let opened = Vault::open(
-            settings,
-            Arc::new(store),
-            Arc::new(index),
-            Arc::new(root),
-            clock,
-            rng,
-        )
-        .await?;
+        let store = Arc::new(Patient::new(store, Patience::default()));
+        let opened = Vault::open(settings, store, Arc::new(index), Arc::new(root), clock, rng).await?;
         if let Some(replayed) = &opened.replayed {
             tracing::info!(
                 leaves = replayed.leaves,
@@ -122,7 +122,7 @@ impl OpenVault {
 }
 
 /// A bucket with a vault in it needs its own root: a new one would only hide the loss.
-async fn check_root(store: &LocalStore, config: &Config, how: How) -> Result<(), AppError> {
+async fn check_root(store: &dyn BlobStore, config: &Config, how: How) -> Result<(), AppError> {
     let manifest = ObjectKey::parse(MANIFEST)?;
     match store.head(&manifest).await {
         // Its making was cut short before its first key: nothing was ever sealed in it, so it may be made.
@@ -140,7 +140,7 @@ async fn check_root(store: &LocalStore, config: &Config, how: How) -> Result<(),
 }
 
 /// No leaf, payload or blob was ever written.
-async fn holds_nothing(store: &LocalStore) -> Result<bool, StoreError> {
+async fn holds_nothing(store: &dyn BlobStore) -> Result<bool, StoreError> {
     for sealed in ["log/", "payloads/", "blobs/", "quarantine/"] {
         if !store.list(sealed, false, None, 1).await?.objects.is_empty() {
             return Ok(false);
@@ -191,7 +191,9 @@ mod tests {
         fs::remove_dir_all(config.data.join("index")).unwrap();
         let refused = OpenVault::open(&config, MAKE).await.unwrap_err();
         assert!(matches!(refused, AppError::NoRoot { .. }), "something is sealed");
-        let Store::Local(bucket) = &config.store;
+        let crate::config::Store::Local(bucket) = &config.store else {
+            panic!("dev mode's bucket is a directory")
+        };
         fs::remove_dir_all(bucket.join("objects/log")).unwrap();
         let refused = OpenVault::open(&config, How::default()).await.unwrap_err();
         assert!(

@@ -189,6 +189,17 @@ impl Footer {
             .sum()
     }
 
+    /// Where each entry begins in the blob.
+    pub fn entry_offsets(&self) -> Vec<u64> {
+        let mut next = 0;
+        let starts = self.entries.iter().map(|entry| {
+            let start = next;
+            next += entry.ciphertext_length();
+            start
+        });
+        starts.collect()
+    }
+
     fn to_proto(&self) -> storage::BlobFooter {
         storage::BlobFooter {
             format_version: FORMAT_VERSION,

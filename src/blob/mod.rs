@@ -2,6 +2,8 @@
 
 pub mod format;
 pub mod local;
+pub mod patient;
+pub mod s3;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod suite;

@@ -74,6 +74,8 @@ pub struct ObjectInfo {
     pub length: u64,
     /// When it became visible, microseconds since the Unix epoch, by the store's clock.
     pub modified_micros: i64,
+    /// Which version it is: told by `head` where the store keeps versions, never by a listing.
+    pub version: ObjectVersion,
 }
 
 /// Which bytes of an object to read.

@@ -31,6 +31,8 @@ pub struct Capabilities {
     pub checks_offsets: bool,
     /// Lists uploads under way.
     pub lists_uploads: bool,
+    /// Tells an upload that is gone, or another key's, from other failures.
+    pub knows_uploads: bool,
     /// Bytes of every part but the last (5 MiB for S3).
     pub part_bytes: usize,
 }
@@ -41,6 +43,7 @@ impl Capabilities {
         no_overwrite: true,
         checks_offsets: true,
         lists_uploads: true,
+        knows_uploads: true,
         part_bytes: 64 << 10,
     };
 }
@@ -145,11 +148,17 @@ fn body(length: usize, seed: u32) -> Bytes {
 }
 
 /// One `#[tokio::test]` for every promise of a store. `$make` is an async function that returns a
-/// [`Subject`].
+/// [`Subject`]. An attribute before it, such as `#[ignore]`, is given to every test.
 #[macro_export]
 macro_rules! blob_store_suite {
     ($make:path) => {
-        $crate::blob_store_suite! { @ $make;
+        $crate::blob_store_suite! { [] $make }
+    };
+    (#[$attribute:meta] $make:path) => {
+        $crate::blob_store_suite! { [#[$attribute]] $make }
+    };
+    ($attributes:tt $make:path) => {
+        $crate::blob_store_suite! { @ $attributes $make;
             objects: put_then_get, zero_length_object, every_byte_value_survives, put_refuses_to_replace,
                 overwrite_replaces, overwrite_creates, missing_object_is_not_found, head_tells_length_and_time,
                 delete_is_idempotent, deleted_key_can_be_put_again, concurrent_puts_of_many_keys,
@@ -167,12 +176,14 @@ macro_rules! blob_store_suite {
                 listing_tells_lengths, hostile_prefixes_list_nothing, deleted_objects_leave_no_prefix;
         }
     };
-    (@ $make:path; $($group:ident: $($promise:ident),+;)+) => {
-        $($(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $promise() {
-                $crate::blob::suite::$group::$promise($make().await).await;
-            }
-        )+)+
+    (@ $attributes:tt $make:path; $($group:ident: $($promise:ident),+;)+) => {
+        $($($crate::blob_store_suite! { ! $attributes $make, $group, $promise })+)+
+    };
+    (! [$($attribute:tt)*] $make:path, $group:ident, $promise:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        $($attribute)*
+        async fn $promise() {
+            $crate::blob::suite::$group::$promise($make().await).await;
+        }
     };
 }

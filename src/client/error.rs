@@ -36,7 +36,7 @@ pub enum ClientError {
 }
 
 /// An answer of the vault that is not the one asked for.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal {
     /// What kind it is.
     pub code: Code,

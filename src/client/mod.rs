@@ -25,6 +25,7 @@ mod connect;
 mod content;
 mod download;
 mod error;
+mod messages;
 mod records;
 mod retry;
 mod tenants;

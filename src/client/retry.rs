@@ -68,7 +68,7 @@ impl Retry {
     }
 
     /// How long to wait after this many tries; `None` to give up.
-    fn wait(self, refusal: &Refusal, tried: u32) -> Option<Duration> {
+    pub(super) fn wait(self, refusal: &Refusal, tried: u32) -> Option<Duration> {
         // Without RetryInfo, "exhausted" is a limit of the message's own size: it will not pass later either.
         let passes = match refusal.code {
             Code::Unavailable => true,

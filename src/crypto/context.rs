@@ -19,6 +19,8 @@
 //! | [`epoch_key`] | `epoch-key` | vault, epoch u64 |
 //! | [`payload`] | `payload` | vault, tenant, purpose, sequence u64 |
 //! | [`descriptor`] | `descriptor` | see [`DescriptorContext`], in the order of its fields |
+//! | [`spool_record`] | `spool-record` | vault, tenant, record, log u32, number u64, head digest |
+//! | [`spool_mark`] | `spool-mark` | vault, tenant, record, log u32, head digest |
 //! | [`binding_digest`] | `binding` | see [`BindingFields`], in the order of its fields; SHA-256 of the context |
 
 use ring::digest;
@@ -184,6 +186,44 @@ pub fn payload(vault: &VaultId, tenant: &TenantId, purpose: &str, sequence: u64)
         .text(tenant.as_str())
         .text(purpose)
         .u64(sequence)
+        .finish()
+}
+
+/// Whose spool log it is and which: part of every context in it.
+#[derive(Clone, Debug)]
+pub struct SpoolLog {
+    /// The vault.
+    pub vault: VaultId,
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The upload, and the record that it becomes.
+    pub record: RecordId,
+    /// 0 for the journal, 1 + the number of the extent for an extent's pieces.
+    pub log: u32,
+    /// SHA-256 of the log's bare head.
+    pub head: [u8; 32],
+}
+
+/// Of record `number`, from 0, of a spool log: none can be left out, moved or taken from another log.
+pub fn spool_record(log: &SpoolLog, number: u64) -> Vec<u8> {
+    Context::new("callvault/v1/spool-record")
+        .bytes(log.vault.as_bytes())
+        .text(log.tenant.as_str())
+        .bytes(log.record.as_bytes())
+        .u32(log.log)
+        .u64(number)
+        .bytes(&log.head)
+        .finish()
+}
+
+/// Of a spool log's mark, which says how much of the log is durable.
+pub fn spool_mark(log: &SpoolLog) -> Vec<u8> {
+    Context::new("callvault/v1/spool-mark")
+        .bytes(log.vault.as_bytes())
+        .text(log.tenant.as_str())
+        .bytes(log.record.as_bytes())
+        .u32(log.log)
+        .bytes(&log.head)
         .finish()
 }
 

@@ -5,6 +5,7 @@
 //! | DEK | `callvault/v1/content` | [`ContentKey`] |
 //! | DEK | `callvault/v1/descriptor` | [`DescriptorKey`] |
 //! | DEK | `callvault/v1/payload` | key of a payload object |
+//! | DEK | `callvault/v1/spool` | [`SpoolKey`] |
 //! | DEK, tenant key | `callvault/v1/commitment` | commitment, stored beside the wrap |
 //! | tenant key | `callvault/v1/tenant-page` | key of the tenant's page states |
 //! | tenant key | `callvault/v1/tenant-keyring` | key of the tenant's keyring |
@@ -20,12 +21,13 @@ use subtle::ConstantTimeEq;
 
 use super::{
     CryptoError, aead,
-    secret::{ContentKey, Dek, DescriptorKey, EpochKey, Secret, SecretBytes, SlotKey, TenantKey},
+    secret::{ContentKey, Dek, DescriptorKey, EpochKey, Secret, SecretBytes, SlotKey, SpoolKey, TenantKey},
 };
 
 const CONTENT: &str = "callvault/v1/content";
 const DESCRIPTOR: &str = "callvault/v1/descriptor";
 const PAYLOAD: &str = "callvault/v1/payload";
+const SPOOL: &str = "callvault/v1/spool";
 const COMMITMENT: &str = "callvault/v1/commitment";
 const TENANT_PAGE: &str = "callvault/v1/tenant-page";
 const TENANT_KEYRING: &str = "callvault/v1/tenant-keyring";
@@ -70,6 +72,11 @@ impl TenantKey {
 /// Key of a payload object: its own DEK's, or its record's.
 pub fn payload_key(dek: &Dek) -> Secret<32> {
     labelled(dek.expose(), PAYLOAD)
+}
+
+/// Key of what an unfinished upload keeps in the data directory.
+pub fn spool_key(dek: &Dek) -> SpoolKey {
+    labelled(dek.expose(), SPOOL).into()
 }
 
 /// Key that seals the states of a tenant's pages.
@@ -198,12 +205,13 @@ mod tests {
             *keys.descriptor.expose(),
             dek.commitment(),
             *payload_key(&dek).expose(),
+            *spool_key(&dek).expose(),
             *tenant_page_key(&tenant).expose(),
             *tenant_keyring_key(&tenant).expose(),
             *region_page_key(&epoch).expose(),
             *region_keyring_key(&epoch).expose(),
         ]);
-        assert_eq!(derived.len(), 9);
+        assert_eq!(derived.len(), 10);
     }
 
     #[test]

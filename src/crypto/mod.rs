@@ -8,6 +8,7 @@
 //! | [`page`] | puncturable sets of slot keys |
 //! | [`aead`] | wraps keys, seals small things (RustCrypto) |
 //! | `bulk` | the one file that calls bulk AEAD (ring) |
+//! | [`spool`] | records of unfinished uploads' files (ring) |
 //! | [`stream`] | extents: Tink streaming AEAD in 64 KiB segments |
 //! | [`blind`] | keyed digests: identifiers, request ids, row MACs |
 //! | [`sign`] | Ed25519 |
@@ -23,6 +24,7 @@ pub mod page;
 pub mod rng;
 pub mod secret;
 pub mod sign;
+pub mod spool;
 pub mod stream;
 
 use crate::domain::clock::RngFailed;

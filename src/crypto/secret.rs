@@ -201,6 +201,8 @@ keys!(
     ContentKey,
     /// Seals a record's descriptors; derived from its DEK.
     DescriptorKey,
+    /// Seals what an unfinished upload keeps in the data directory; derived from its record's DEK.
+    SpoolKey,
 );
 
 #[cfg(test)]

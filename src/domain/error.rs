@@ -1,6 +1,6 @@
 //! The one error that callers see: coarse, with its cause kept for operators.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// What a caller should do about an error. One gRPC code each (`grpc::status`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +47,10 @@ pub struct Error {
     pub message: String,
     /// The request's field at fault, where there is one: a path such as `descriptor.parties[1].tel`.
     pub field: Option<String>,
+    /// When a caller that was turned away for load may come back, where that is known.
+    pub retry_after: Option<Duration>,
+    /// More for programs, by name: numbers and states, never personal data.
+    pub details: Vec<(&'static str, String)>,
     /// For operators; never shown to callers.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -59,6 +63,8 @@ impl Error {
             reason,
             message: message.into(),
             field: None,
+            retry_after: None,
+            details: Vec::new(),
             source: None,
         }
     }
@@ -83,6 +89,35 @@ impl Error {
             "INTEGRITY",
             format!("stored data failed authentication; report it, retrying is useless what={what}"),
         )
+    }
+
+    /// A refusal for load, which says when to come back.
+    pub fn busy(reason: &'static str, message: impl Into<String>, retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(Kind::Exhausted, reason, message)
+        }
+    }
+
+    /// The same with one more thing for programs.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+        self.details.push((name, value.to_string()));
+        self
+    }
+
+    /// The same answer for another caller who waited for the same thing; the cause is told once, with the first.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            kind: self.kind,
+            reason: self.reason,
+            message: self.message.clone(),
+            field: self.field.clone(),
+            retry_after: self.retry_after,
+            details: self.details.clone(),
+            source: None,
+        }
     }
 
     /// The same with its cause.
@@ -110,6 +145,7 @@ impl fmt::Debug for Error {
             .field("reason", &self.reason)
             .field("message", &self.message)
             .field("field", &self.field)
+            .field("details", &self.details)
             .field("source", &self.source)
             .finish()
     }

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod error;
+pub mod fair;
 pub mod ids;
 pub mod limits;
 pub mod media;

@@ -66,13 +66,21 @@ impl fmt::Display for Role {
     }
 }
 
-/// What a call does. One per call of the API.
+/// What a call does. One per call of the API; the calls of a resumable upload are together one `PutRecording`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// Stores content.
     PutRecording,
     /// Opens content.
     ReadRecording,
+    /// Stores a message.
+    PutMessage,
+    /// Stores many messages.
+    BatchPutMessages,
+    /// Opens a message.
+    GetMessage,
+    /// Opens many messages.
+    BatchGetMessages,
     /// Opens one descriptor.
     GetRecord,
     /// Opens many descriptors.
@@ -98,6 +106,10 @@ impl Action {
     pub const ALL: &'static [Self] = &[
         Self::PutRecording,
         Self::ReadRecording,
+        Self::PutMessage,
+        Self::BatchPutMessages,
+        Self::GetMessage,
+        Self::BatchGetMessages,
         Self::GetRecord,
         Self::ListRecords,
         Self::UpdateRecord,
@@ -117,14 +129,12 @@ impl Action {
 pub fn allows(role: Role, action: Action) -> bool {
     use Action as A;
     match role {
-        Role::Uploader => matches!(action, A::PutRecording | A::GetTenant | A::ListRetentionClasses),
-        Role::Reader | Role::Agent => matches!(action, A::ReadRecording | A::GetRecord | A::ListRecords),
-        Role::Supervisor => {
-            matches!(
-                action,
-                A::ReadRecording | A::GetRecord | A::ListRecords | A::UpdateRecord
-            )
-        }
+        Role::Uploader => matches!(
+            action,
+            A::PutRecording | A::PutMessage | A::BatchPutMessages | A::GetTenant | A::ListRetentionClasses
+        ),
+        Role::Reader | Role::Agent => opens(action),
+        Role::Supervisor => opens(action) || action == A::UpdateRecord,
         Role::TenantAdmin => matches!(
             action,
             A::CreateTenant
@@ -147,6 +157,15 @@ pub fn allows(role: Role, action: Action) -> bool {
         Role::Auditor => matches!(action, A::GetTenant | A::ListTenants | A::ListRetentionClasses),
         Role::Support => false,
     }
+}
+
+/// Whether `action` opens content, or finds what to open.
+fn opens(action: Action) -> bool {
+    use Action as A;
+    matches!(
+        action,
+        A::ReadRecording | A::GetMessage | A::BatchGetMessages | A::GetRecord | A::ListRecords
+    )
 }
 
 /// Roles that one principal may not hold together, with the reason. Symmetric.
@@ -302,17 +321,17 @@ mod tests {
 
     /// One row per role, one column per action, in the order of `Action::ALL`.
     const TABLE: &[(&str, &str)] = &[
-        //               put read get list update | create get list update | class-create class-list
-        ("uploader", "x.....x...x"),
-        ("reader", ".xxx......."),
-        ("agent", ".xxx......."),
-        ("supervisor", ".xxxx......"),
-        ("tenant-admin", ".....xxxxxx"),
-        ("key-admin", "......xx..."),
-        ("compliance", "..xxx.xx..x"),
-        ("dpo", "..xxx.xx..x"),
-        ("auditor", "......xx..x"),
-        ("support", "..........."),
+        //   recording put read, message put batch get batch, record get list update | tenant create get list update | class create list
+        ("uploader", "x.xx......x...x"),
+        ("reader", ".x..xxxx......."),
+        ("agent", ".x..xxxx......."),
+        ("supervisor", ".x..xxxxx......"),
+        ("tenant-admin", ".........xxxxxx"),
+        ("key-admin", "..........xx..."),
+        ("compliance", "......xxx.xx..x"),
+        ("dpo", "......xxx.xx..x"),
+        ("auditor", "..........xx..x"),
+        ("support", "..............."),
     ];
 
     #[test]

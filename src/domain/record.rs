@@ -134,6 +134,8 @@ pub struct Descriptor {
     pub external_id: Option<ExternalId>,
     /// What it was derived from.
     pub derived_from: Option<RecordId>,
+    /// The end is missing: its upload was abandoned, and what had arrived was kept.
+    pub incomplete: bool,
 }
 
 impl Descriptor {
@@ -228,6 +230,8 @@ pub struct Query {
     pub subject: Option<SubjectIdentifier>,
     /// With this agent.
     pub agent: Option<Text>,
+    /// Derived from this record.
+    pub derived_from: Option<RecordId>,
     /// Begun by.
     pub direction: Option<Direction>,
     /// Over.
@@ -248,6 +252,7 @@ impl Query {
             && self.from.is_none_or(|t| d.start >= t)
             && self.until.is_none_or(|t| d.start < t)
             && self.conversation.as_ref().is_none_or(|c| d.conversation_id == *c)
+            && self.derived_from.is_none_or(|of| d.derived_from == Some(of))
             && self.direction.is_none_or(|x| d.direction == Some(x))
             && self.channel.is_none_or(|x| d.channel == x)
             && self.labels.iter().all(|(k, v)| d.labels.get(k) == Some(v))

@@ -12,11 +12,11 @@ use tonic::{
 };
 
 use super::{
-    DECODE_BYTES, REQUEST_BYTES,
+    DECODE_BYTES, MESSAGE_REQUEST_BYTES, REQUEST_BYTES,
     schema::{Refused, Schema},
 };
 use crate::{
-    proto::v1::PutRecordingRequest,
+    proto::v1::{BatchPutMessagesRequest, PutMessageRequest, PutRecordingRequest},
     vault::{Error, Kind},
 };
 
@@ -88,14 +88,9 @@ impl Rule {
         if !U::NAME.ends_with("Request") {
             return Self::Lenient;
         }
-        let limit = if U::NAME == PutRecordingRequest::NAME {
-            DECODE_BYTES
-        } else {
-            REQUEST_BYTES
-        };
         Self::Strict {
             message: Schema::api().index(&U::full_name()),
-            limit,
+            limit: longest(U::NAME),
         }
     }
 
@@ -133,6 +128,15 @@ fn decode<U: Message + Default>(rule: Rule, buffer: &mut impl Buf) -> Result<U, 
     rule.check(&bytes)?;
     // prost's text may quote what it could not read; its own error stays here.
     U::decode(bytes).map_err(|_| malformed())
+}
+
+/// Longest request of this name: only those that bring content may be long.
+fn longest(name: &str) -> usize {
+    match name {
+        PutRecordingRequest::NAME | BatchPutMessagesRequest::NAME => DECODE_BYTES,
+        PutMessageRequest::NAME => MESSAGE_REQUEST_BYTES,
+        _ => REQUEST_BYTES,
+    }
 }
 
 fn refusal(refused: Refused) -> Error {

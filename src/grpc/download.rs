@@ -3,7 +3,7 @@
 //! One segment of at most 64 KiB is one message: the slices come out of the opened buffer as they are, and are copied once,
 //! into tonic's own. Joining them first would be a second copy.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -14,7 +14,7 @@ use super::{StreamLimits, convert};
 use crate::{
     domain::limits,
     proto::v1::{ReadRecordingHeader, ReadRecordingResponse, read_recording_response::Payload},
-    vault::{Error, Kind, Reading},
+    vault::{Error, Kind, Reading, budget::Reservation},
 };
 
 /// Messages that may wait for a caller; each keeps at most a run of segments (1 MiB) alive.
@@ -22,7 +22,8 @@ const AHEAD: usize = 4;
 
 /// What comes out of the vault; a channel that closes before the end was given up.
 enum Outgoing {
-    Content(Bytes),
+    /// With the room it lies in, which is given back when tonic has taken its copy.
+    Content(Bytes, Option<Arc<Reservation>>),
     Failed(Error),
     End,
 }
@@ -60,7 +61,7 @@ async fn pump(mut reading: Reading, out: &mpsc::Sender<Outgoing>, stall: Duratio
         };
         let last = !matches!(next, Ok(Some(_)));
         let delivered = match next {
-            Ok(Some(bytes)) => deliver(bytes, out, stall).await,
+            Ok(Some(bytes)) => deliver(bytes, reading.room(), out, stall).await,
             Ok(None) => put(Outgoing::End, out, stall).await,
             Err(error) => put(Outgoing::Failed(error), out, stall).await,
         };
@@ -70,10 +71,15 @@ async fn pump(mut reading: Reading, out: &mpsc::Sender<Outgoing>, stall: Duratio
     }
 }
 
-async fn deliver(mut bytes: Bytes, out: &mpsc::Sender<Outgoing>, stall: Duration) -> Option<()> {
+async fn deliver(
+    mut bytes: Bytes,
+    room: Option<Arc<Reservation>>,
+    out: &mpsc::Sender<Outgoing>,
+    stall: Duration,
+) -> Option<()> {
     while !bytes.is_empty() {
         let chunk = bytes.split_to(bytes.len().min(limits::CHUNK_BYTES));
-        put(Outgoing::Content(chunk), out, stall).await?;
+        put(Outgoing::Content(chunk, room.clone()), out, stall).await?;
     }
     Some(())
 }
@@ -96,7 +102,7 @@ impl Sending {
         match self {
             Self::Header(header, content) => Some((Ok(*header), Self::Content(content))),
             Self::Content(mut content) => match content.recv().await {
-                Some(Outgoing::Content(chunk)) => {
+                Some(Outgoing::Content(chunk, _room)) => {
                     Some((Ok(message(Payload::Chunk(chunk))), Self::Content(content)))
                 }
                 Some(Outgoing::End) => None,

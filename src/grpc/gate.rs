@@ -1,34 +1,33 @@
 //! The first question of every call: may this caller make it, and for this tenant? Asked before anything is looked up.
 
-use std::sync::Arc;
-
 use tonic::{Request, Status};
 
-use super::{caller, convert};
+use super::{Caller, caller, convert};
 use crate::{
     access::gate::gate1,
-    domain::{
-        ids::TenantId,
-        principal::{Action, Principal},
-    },
+    domain::{ids::TenantId, principal::Action},
     vault::Error,
 };
 
 /// The caller, if one of its roles may make this call at all.
-pub(super) fn may_call<T>(request: &Request<T>, action: Action) -> Result<Arc<Principal>, Status> {
+pub(super) fn may_call<T>(request: &Request<T>, action: Action) -> Result<Caller, Status> {
     let caller = caller(request)?;
     gate1(&caller, action, None)?;
     Ok(caller)
 }
 
-/// The tenant that a request is made for, if it is in the caller's scope; `at` is the field that names it.
+/// The tenant that a request is made for, if it is in the caller's scope; `at` is the field that names it. From here on the
+/// call is one of the tenant's.
 pub(super) fn in_scope(
-    caller: &Principal,
+    caller: &Caller,
     action: Action,
     tenant: &str,
     at: &convert::Path<'_>,
 ) -> Result<TenantId, Error> {
     let tenant = convert::required(tenant, at)?;
     gate1(caller, action, Some(&tenant))?;
+    if let Some(slot) = &caller.slot {
+        slot.claim(&tenant)?;
+    }
     Ok(tenant)
 }

@@ -1,6 +1,6 @@
 //! The API on the wire: what every service shares. The services themselves are one file each.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use tonic::{Request, Status, service::Routes};
 
@@ -17,11 +17,14 @@ mod download;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod gate;
+mod message;
 mod page;
 mod record_service;
+mod resumable;
 pub mod schema;
 pub mod status;
 mod tenant_service;
+pub mod tenants;
 mod upload;
 mod whole;
 
@@ -29,6 +32,8 @@ mod whole;
 pub const DECODE_BYTES: usize = limits::STREAM_MESSAGE_BYTES + FRAMING_BYTES;
 /// Longest request other than a stream's chunks: a descriptor is 32 KiB.
 pub const REQUEST_BYTES: usize = 1 << 20;
+/// Longest request that brings one message: its body, and a descriptor as it may be spelt.
+pub const MESSAGE_REQUEST_BYTES: usize = (1 << 20) + (256 << 10);
 /// Tags and lengths around a chunk, generously.
 const FRAMING_BYTES: usize = 64;
 
@@ -62,14 +67,33 @@ pub fn routes(vault: &Arc<Vault>, limits: StreamLimits) -> Routes {
         .add_service(TenantServiceServer::new(tenants).max_decoding_message_size(DECODE_BYTES))
 }
 
+/// Who makes a call.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    principal: Arc<Principal>,
+    /// Absent where calls are not counted: in tests of a service alone.
+    slot: Option<Arc<tenants::TenantSlot>>,
+}
+
+impl Deref for Caller {
+    type Target = Principal;
+
+    fn deref(&self) -> &Principal {
+        &self.principal
+    }
+}
+
 /// Who makes this call, as the identity layer found out.
 ///
 /// # Errors
 /// `INTERNAL` (`NO_PRINCIPAL`) if the service runs without the identity layer: an assembly fault that must not pass
 /// for an anonymous caller.
-pub fn caller<T>(request: &Request<T>) -> Result<Arc<Principal>, Status> {
+pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     match request.extensions().get::<Arc<Principal>>() {
-        Some(principal) => Ok(Arc::clone(principal)),
+        Some(principal) => Ok(Caller {
+            principal: Arc::clone(principal),
+            slot: request.extensions().get().cloned(),
+        }),
         None => Err(Error::new(Kind::Internal, "NO_PRINCIPAL", "the caller was not identified").into()),
     }
 }

@@ -8,14 +8,18 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     StreamLimits, convert,
     convert::{Path, optional, required},
-    download, gate, required_purpose, upload,
+    download, gate, message, required_purpose, resumable, upload,
 };
 use crate::{
     domain::principal::Action,
     proto::v1::{
-        GetRecordRequest, GetRecordResponse, ListRecordsRequest, ListRecordsResponse, PutRecordingRequest,
-        PutRecordingResponse, ReadRecordingRequest, ReadRecordingResponse, UpdateRecordRequest,
-        UpdateRecordResponse, get_record_request, record_service_server::RecordService,
+        AbortUploadRequest, AbortUploadResponse, BatchGetMessagesRequest, BatchGetMessagesResponse,
+        BatchPutMessagesRequest, BatchPutMessagesResponse, BeginUploadRequest, BeginUploadResponse,
+        CommitUploadRequest, CommitUploadResponse, GetMessageRequest, GetMessageResponse, GetRecordRequest,
+        GetRecordResponse, GetUploadRequest, GetUploadResponse, ListRecordsRequest, ListRecordsResponse,
+        PutMessageRequest, PutMessageResponse, PutRecordingRequest, PutRecordingResponse,
+        ReadRecordingRequest, ReadRecordingResponse, UpdateRecordRequest, UpdateRecordResponse,
+        WriteUploadRequest, WriteUploadResponse, get_record_request, record_service_server::RecordService,
     },
     vault::{ContentRange, Error, Name, UpdateSpec, Vault},
 };
@@ -51,6 +55,55 @@ impl RecordService for RecordApi {
         }))
     }
 
+    async fn begin_upload(
+        &self,
+        request: Request<BeginUploadRequest>,
+    ) -> Result<Response<BeginUploadResponse>, Status> {
+        let caller = gate::may_call(&request, resumable::ACTION)?;
+        let status = resumable::begin(&self.vault, &caller, request.get_ref()).await?;
+        let upload = Some(convert::upload_to_proto(&status));
+        Ok(Response::new(BeginUploadResponse { upload }))
+    }
+
+    async fn write_upload(
+        &self,
+        request: Request<Streaming<WriteUploadRequest>>,
+    ) -> Result<Response<WriteUploadResponse>, Status> {
+        let caller = gate::may_call(&request, resumable::ACTION)?;
+        let status = resumable::write(&self.vault, &caller, request.into_inner(), self.limits).await?;
+        let upload = Some(convert::upload_to_proto(&status));
+        Ok(Response::new(WriteUploadResponse { upload }))
+    }
+
+    async fn get_upload(
+        &self,
+        request: Request<GetUploadRequest>,
+    ) -> Result<Response<GetUploadResponse>, Status> {
+        let caller = gate::may_call(&request, resumable::ACTION)?;
+        let status = resumable::get(&self.vault, &caller, request.get_ref()).await?;
+        let upload = Some(convert::upload_to_proto(&status));
+        Ok(Response::new(GetUploadResponse { upload }))
+    }
+
+    async fn commit_upload(
+        &self,
+        request: Request<CommitUploadRequest>,
+    ) -> Result<Response<CommitUploadResponse>, Status> {
+        let caller = gate::may_call(&request, resumable::ACTION)?;
+        let record = resumable::commit(&self.vault, &caller, request.get_ref()).await?;
+        let record = Some(convert::record_to_proto(&record));
+        Ok(Response::new(CommitUploadResponse { record }))
+    }
+
+    async fn abort_upload(
+        &self,
+        request: Request<AbortUploadRequest>,
+    ) -> Result<Response<AbortUploadResponse>, Status> {
+        let caller = gate::may_call(&request, resumable::ACTION)?;
+        resumable::abort(&self.vault, &caller, request.get_ref()).await?;
+        Ok(Response::new(AbortUploadResponse {}))
+    }
+
     async fn read_recording(
         &self,
         request: Request<ReadRecordingRequest>,
@@ -67,6 +120,61 @@ impl RecordService for RecordApi {
         let record = required(&asked.record_id, &Path::root("record_id"))?;
         let reading = self.vault.read(&tenant, record, range(asked)?, purpose).await?;
         Ok(Response::new(Box::pin(download::send(reading, self.limits))))
+    }
+
+    async fn put_message(
+        &self,
+        request: Request<PutMessageRequest>,
+    ) -> Result<Response<PutMessageResponse>, Status> {
+        let caller = gate::may_call(&request, Action::PutMessage)?;
+        let asked = request.into_inner();
+        let tenant = gate::in_scope(&caller, Action::PutMessage, &asked.tenant_id, &TENANT)?;
+        let record = message::put(&self.vault, &caller, &tenant, asked).await?;
+        Ok(Response::new(PutMessageResponse {
+            record: Some(convert::record_to_proto(&record)),
+        }))
+    }
+
+    async fn batch_put_messages(
+        &self,
+        request: Request<BatchPutMessagesRequest>,
+    ) -> Result<Response<BatchPutMessagesResponse>, Status> {
+        let caller = gate::may_call(&request, Action::BatchPutMessages)?;
+        let asked = request.into_inner();
+        let tenant = gate::in_scope(&caller, Action::BatchPutMessages, &asked.tenant_id, &TENANT)?;
+        let results = message::put_many(&self.vault, &caller, &tenant, asked).await?;
+        Ok(Response::new(BatchPutMessagesResponse { results }))
+    }
+
+    async fn get_message(
+        &self,
+        request: Request<GetMessageRequest>,
+    ) -> Result<Response<GetMessageResponse>, Status> {
+        let caller = gate::may_call(&request, Action::GetMessage)?;
+        let tenant = gate::in_scope(&caller, Action::GetMessage, &request.get_ref().tenant_id, &TENANT)?;
+        let purpose = required_purpose(&request)?;
+        let id = required(&request.get_ref().record_id, &Path::root("record_id"))?;
+        let (record, body) = self.vault.message(&tenant, id, purpose).await?;
+        Ok(Response::new(GetMessageResponse {
+            record: Some(convert::record_to_proto(&record)),
+            body,
+        }))
+    }
+
+    async fn batch_get_messages(
+        &self,
+        request: Request<BatchGetMessagesRequest>,
+    ) -> Result<Response<BatchGetMessagesResponse>, Status> {
+        let caller = gate::may_call(&request, Action::BatchGetMessages)?;
+        let tenant = gate::in_scope(
+            &caller,
+            Action::BatchGetMessages,
+            &request.get_ref().tenant_id,
+            &TENANT,
+        )?;
+        let purpose = required_purpose(&request)?;
+        let results = message::get_many(&self.vault, &tenant, request.get_ref(), purpose).await?;
+        Ok(Response::new(BatchGetMessagesResponse { results }))
     }
 
     async fn get_record(

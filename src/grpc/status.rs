@@ -2,14 +2,15 @@
 
 use std::{collections::HashMap, error::Error as _, fmt::Write as _, time::Duration};
 
+use prost::Message as _;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use crate::vault::{Error, Kind};
 
 /// Domain of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "callvault";
-/// How long a caller that was turned away for load should wait.
+/// How long a caller that was turned away for load should wait, unless the error knows better.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The one table.
@@ -39,11 +40,23 @@ impl From<Error> for Status {
     }
 }
 
+/// The answer to one item of a batch: what the call for it alone would have been answered with.
+pub(super) fn of_item(error: Error) -> pb::Status {
+    let status = Status::from(error);
+    // What tonic sends as `grpc-status-details-bin` is this very message.
+    pb::Status::decode(status.details()).unwrap_or_else(|_| pb::Status {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
+}
+
 fn details(error: &Error) -> ErrorDetails {
-    let metadata: HashMap<String, String> = error
-        .field
-        .iter()
-        .map(|field| ("field".to_owned(), field.clone()))
+    let field = error.field.iter().map(|field| ("field", field));
+    let details = error.details.iter().map(|(name, value)| (*name, value));
+    let metadata: HashMap<String, String> = field
+        .chain(details)
+        .map(|(name, value)| (name.to_owned(), value.clone()))
         .collect();
     let mut details = ErrorDetails::with_error_info(error.reason, DOMAIN, metadata);
     match error.kind {
@@ -52,7 +65,7 @@ fn details(error: &Error) -> ErrorDetails {
             details.add_precondition_failure_violation(error.reason, subject, error.message.clone());
         }
         Kind::Exhausted | Kind::Unavailable => {
-            details.set_retry_info(Some(RETRY_AFTER));
+            details.set_retry_info(Some(error.retry_after.unwrap_or(RETRY_AFTER)));
         }
         _ => {
             if let Some(field) = &error.field {
@@ -105,11 +118,15 @@ mod tests {
     ];
 
     fn status_of(kind: Kind) -> Status {
+        error_of(kind).into()
+    }
+
+    fn error_of(kind: Kind) -> Error {
         let error = Error {
             field: Some("a.b".to_owned()),
             ..Error::new(kind, "SOME_REASON", "do this")
         };
-        error.because(std::io::Error::other("secret cause")).into()
+        error.because(std::io::Error::other("secret cause"))
     }
 
     #[test]
@@ -138,12 +155,33 @@ mod tests {
     }
 
     #[test]
+    fn an_item_is_answered_as_its_own_call_would_be() {
+        for (kind, code) in TABLE {
+            let (item, status) = (of_item(error_of(*kind)), status_of(*kind));
+            assert_eq!(item.code, *code as i32);
+            assert_eq!(item.encode_to_vec(), status.details(), "{kind:?}");
+        }
+    }
+
+    #[test]
     fn a_cause_never_leaves() {
         for (kind, _) in TABLE {
             let status = status_of(*kind);
             let sent = [status.message().as_bytes(), status.details()].concat();
             assert!(!sent.windows(6).any(|w| w == b"secret"), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_come_back() {
+        let after = |error: Error| {
+            let details = Status::from(error).get_error_details();
+            details.retry_info().and_then(|info| info.retry_delay)
+        };
+        let known = Duration::from_millis(70);
+        assert_eq!(after(Error::busy("BUSY", "come back", known)), Some(known));
+        let unknown = Error::new(Kind::Exhausted, "BUSY", "come back");
+        assert_eq!(after(unknown), Some(RETRY_AFTER));
     }
 
     #[test]

@@ -10,14 +10,9 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
 
-use super::{StreamLimits, convert, gate};
+use super::{Caller, StreamLimits, convert, gate};
 use crate::{
-    domain::{
-        clock::Timestamp,
-        limits,
-        principal::{Action, Principal},
-        record::Record,
-    },
+    domain::{clock::Timestamp, limits, principal::Action, record::Record},
     proto::v1::{PutRecordingClosing, PutRecordingRequest, PutRecordingSpec, put_recording_request::Payload},
     vault::{Error, Kind, Put, PutSpec, Vault},
 };
@@ -25,7 +20,7 @@ use crate::{
 /// Takes one recording in. Whatever ends this early, also the caller's going away, drops the upload, which aborts it.
 pub(super) async fn receive(
     vault: &Arc<Vault>,
-    caller: &Principal,
+    caller: &Caller,
     messages: Streaming<PutRecordingRequest>,
     limits: StreamLimits,
 ) -> Result<Record, Status> {
@@ -36,7 +31,7 @@ pub(super) async fn receive(
 
 async fn receive_all(
     vault: &Arc<Vault>,
-    caller: &Principal,
+    caller: &Caller,
     messages: Streaming<PutRecordingRequest>,
     idle: Duration,
 ) -> Result<Record, Status> {
@@ -53,7 +48,7 @@ async fn receive_all(
     Ok(finished.map_err(within_spec)?)
 }
 
-fn admitted(caller: &Principal, spec: &PutRecordingSpec) -> Result<PutSpec, Error> {
+fn admitted(caller: &Caller, spec: &PutRecordingSpec) -> Result<PutSpec, Error> {
     let at = convert::Path::root("spec");
     let tenant = gate::in_scope(
         caller,
@@ -138,7 +133,7 @@ impl Messages {
     }
 }
 
-fn checked(chunk: Bytes) -> Result<Bytes, Error> {
+pub(super) fn checked(chunk: Bytes) -> Result<Bytes, Error> {
     let at = convert::Path::root("chunk");
     if chunk.is_empty() {
         return Err(at.refuse("must not be empty"));
@@ -150,7 +145,7 @@ fn checked(chunk: Bytes) -> Result<Bytes, Error> {
 }
 
 /// tonic refuses a message that is too long without a reason of ours.
-fn explained(status: Status) -> Status {
+pub(super) fn explained(status: Status) -> Status {
     match status.code() {
         Code::OutOfRange => chunk_too_long().into(),
         _ => status,
@@ -165,11 +160,11 @@ fn chunk_too_long() -> Error {
     }
 }
 
-fn wrong_order(message: &str) -> Status {
+pub(super) fn wrong_order(message: &str) -> Status {
     Error::new(Kind::Invalid, "UPLOAD_ORDER", message).into()
 }
 
-fn too_long(what: &str, reason: &'static str, limit: Duration) -> Status {
+pub(super) fn too_long(what: &str, reason: &'static str, limit: Duration) -> Status {
     let message = format!(
         "{what} did not come to its end in time; nothing was kept limit_seconds={}",
         limit.as_secs()

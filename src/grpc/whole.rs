@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body::{Frame, SizeHint};
-use tonic::{Status, body::Body, server::NamedService};
+use tonic::{Code, Status, body::Body, server::NamedService};
 use tower::Service;
 
 /// Puts a [`WholeBody`] around the requests of a service.
@@ -59,6 +59,11 @@ impl http_body::Body for WholeBody {
             None if self.body.is_end_stream() => {
                 self.over = true;
                 return Poll::Ready(None);
+            }
+            // A refusal of the server's own, which the caller is still there to read.
+            Some(Err(refusal)) if refusal.code() != Code::Cancelled => {
+                self.over = true;
+                return Poll::Ready(Some(Err(refusal)));
             }
             None | Some(Err(_)) => self.over = true,
         }

@@ -74,6 +74,8 @@ pub enum Key {
     ByConversation(TenantId, Number, Timestamp, RecordId),
     /// A record of a subject or an agent.
     BySubject(TenantId, Number, Timestamp, RecordId),
+    /// A record derived from another: the source, then the derived record by the start of its conversation.
+    BySource(TenantId, RecordId, Timestamp, RecordId),
     /// The number behind a blinded identifier.
     Identifier(TenantId, Blind),
     /// The record behind a blinded external id.
@@ -109,6 +111,8 @@ pub enum Range {
     ByConversation(TenantId, Number, Timestamp, Timestamp),
     /// A subject's records by time, `from` inclusive, `to` exclusive.
     BySubject(TenantId, Number, Timestamp, Timestamp),
+    /// What was derived from a record, by time, `from` inclusive, `to` exclusive.
+    BySource(TenantId, RecordId, Timestamp, Timestamp),
     /// A tenant's blinded identifiers.
     Identifiers(TenantId),
     /// All request ids of all tenants.

@@ -188,6 +188,9 @@ fn contains(range: &Range, key: &Key) -> bool {
         | (Range::BySubject(of, which, from, to), Key::BySubject(tenant, number, time, _)) => {
             tenant == of && number == which && (from..to).contains(&time)
         }
+        (Range::BySource(of, which, from, to), Key::BySource(tenant, source, time, _)) => {
+            tenant == of && source == which && (from..to).contains(&time)
+        }
         _ => false,
     }
 }

@@ -169,10 +169,16 @@ impl Leases {
 pub(super) struct Lease(Option<Reserved>);
 
 impl Lease {
-    pub(super) fn take(&mut self) -> Option<(PageId, u16)> {
-        let reserved = self.0.as_mut()?;
-        let slot = reserved.slots.next()?;
-        Some((reserved.page, slot))
+    /// Takes up to `count` slots; `None` if there are none left.
+    pub(super) fn take(&mut self, count: u16) -> Option<Reserved> {
+        let left = self.0.as_mut()?;
+        let start = left.slots.start;
+        let end = start.saturating_add(count).min(left.slots.end);
+        left.slots.start = end;
+        (start < end).then_some(Reserved {
+            page: left.page,
+            slots: start..end,
+        })
     }
 
     pub(super) fn renew(&mut self, reserved: Reserved) {

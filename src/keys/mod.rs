@@ -11,7 +11,7 @@ pub mod region;
 pub mod store;
 pub mod tenant;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use tokio::sync::Mutex;
 
@@ -30,11 +30,13 @@ use crate::{
 use cache::{Cache, Leases};
 use provider::ProviderError;
 use region::RegionKeys;
-use store::{KeyStore, KeyStoreError, StoredPage, StoredTenantKey};
+use store::{KeyStore, KeyStoreError, Reserved, StoredPage, StoredTenantKey};
 use tenant::{NewTenant, TenantKeys};
 
-/// Slots taken from a page in one durable step; a crash loses at most this many.
+/// Slots taken from a page in one durable step, at least.
 const LEASE_SLOTS: u16 = 64;
+/// Slots taken in one durable step when many are asked for; a crash loses at most this many.
+const LONGEST_LEASE: u16 = 1_024;
 /// Retention class of the page that settings take their slots from.
 pub const SETTINGS_CLASS: &str = "";
 
@@ -90,6 +92,37 @@ pub struct FreshSlot {
     pub slot: u16,
     /// Its key.
     pub key: SlotKey,
+}
+
+/// Slots of one page that wrap nothing yet. Their keys are derived as they are taken.
+#[derive(Debug)]
+pub struct FreshSlots {
+    page: PageId,
+    slots: Range<u16>,
+    state: Arc<PageState>,
+}
+
+impl FreshSlots {
+    /// How many are left.
+    pub fn left(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The next one; `None` after the last.
+    ///
+    /// # Errors
+    /// [`KeyError::Punctured`] if it was punctured meanwhile.
+    pub fn take(&mut self) -> Result<Option<FreshSlot>, KeyError> {
+        let Some(slot) = self.slots.next() else {
+            return Ok(None);
+        };
+        let key = self.state.slot_key(slot).map_err(KeyError::opening("page"))?;
+        Ok(Some(FreshSlot {
+            page: self.page,
+            slot,
+            key,
+        }))
+    }
 }
 
 /// The keys of a region, opened as they are needed.
@@ -181,20 +214,41 @@ impl Keys {
         class: Option<&RetentionClassId>,
         month: u32,
     ) -> Result<FreshSlot, KeyError> {
+        let mut one = self.fresh_slots(tenant, class, month, 1).await?;
+        let slot = one.first_mut().map(FreshSlots::take).transpose()?.flatten();
+        slot.ok_or(KeyError::Unknown("slot"))
+    }
+
+    /// `count` slots of the pages that this class and month are filling, in as few durable steps as may be.
+    ///
+    /// # Errors
+    /// As [`Self::fresh_slot`]; slots that were taken before are lost.
+    pub async fn fresh_slots(
+        &self,
+        tenant: &TenantId,
+        class: Option<&RetentionClassId>,
+        month: u32,
+        count: usize,
+    ) -> Result<Vec<FreshSlots>, KeyError> {
         let class = class.map_or(SETTINGS_CLASS, RetentionClassId::as_str);
         let lease = self.leases.of(tenant, class, month);
         let mut lease = lease.lock().await;
-        loop {
-            if let Some((page, slot)) = lease.take() {
+        let mut taken = Vec::new();
+        let mut missing = u16::try_from(count).unwrap_or(u16::MAX);
+        while missing > 0 {
+            if let Some(Reserved { page, slots }) = lease.take(missing) {
                 let state = self.page(tenant, &page).await?;
-                let key = state.slot_key(slot).map_err(KeyError::opening("page"))?;
-                return Ok(FreshSlot { page, slot, key });
+                missing -= slots.end - slots.start;
+                taken.push(FreshSlots { page, slots, state });
+                continue;
             }
-            match self.store.reserve(tenant, class, month, LEASE_SLOTS).await? {
+            let wanted = missing.saturating_mul(2).clamp(LEASE_SLOTS, LONGEST_LEASE);
+            match self.store.reserve(tenant, class, month, wanted).await? {
                 Some(reserved) => lease.renew(reserved),
                 None => self.begin_page(tenant, class, month).await?,
             }
         }
+        Ok(taken)
     }
 
     /// The key of a slot that wraps something.
@@ -307,4 +361,4 @@ fn fresh_page(
     })
 }
 
-const _: () = assert!(LEASE_SLOTS <= SLOTS);
+const _: () = assert!(LEASE_SLOTS <= LONGEST_LEASE && LONGEST_LEASE <= SLOTS);

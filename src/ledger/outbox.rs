@@ -58,6 +58,9 @@ pub enum LedgerError {
     /// The change is durable here but not yet in the bucket: it will be shipped, but is not acknowledged.
     #[error("the bucket did not take the leaf in time; it stays queued")]
     NotShipped,
+    /// More leaves wait for the bucket than may.
+    #[error("too many leaves wait for the bucket")]
+    Behind,
 }
 
 /// What an acknowledgement waits for.
@@ -204,23 +207,36 @@ impl Ledger {
         Ok(receipts)
     }
 
-    /// Ships until `stop` is set, then ships what is left.
-    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let mut backoff = BACKOFF;
+    /// Ships until `stop` is set, then ships what is left, for as long as a caller would be kept waiting: a process can end
+    /// without its bucket, and the next one ships what stayed queued.
+    pub async fn run(self: Arc<Self>, stop: watch::Receiver<bool>) {
+        let mut stopped = stop.clone();
+        let overdue = async {
+            set(&mut stopped).await;
+            tokio::time::sleep(SHIP_DEADLINE).await;
+        };
+        tokio::select! {
+            () = self.ship_until(stop) => {}
+            () = overdue => tracing::warn!("state log not shipped at shutdown in time; the next start ships it"),
+        }
+    }
+
+    async fn ship_until(&self, mut stop: watch::Receiver<bool>) {
         let interval = Duration::from_millis(limits::SHIP_INTERVAL_MILLIS);
         while !*stop.borrow() {
             tokio::select! {
-                () = self.wake.notified() => self.gather(interval, &mut stop).await,
-                _ = stop.changed() => break,
+                () = self.wake.notified() => {}
+                () = set(&mut stop) => break,
             }
+            self.gather(interval, &mut stop).await;
+            let mut backoff = BACKOFF;
             while let Err(error) = self.ship().await {
                 tracing::warn!(error = %Causes(&error), "state log not shipped, trying again");
                 tokio::select! {
                     () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(LONGEST_BACKOFF),
-                    _ = stop.changed() => break,
+                    () = set(&mut stop) => break,
                 }
             }
-            backoff = BACKOFF;
         }
         if let Err(error) = self.ship().await {
             tracing::warn!(error = %Causes(&error), "state log not shipped at shutdown; the next start ships it");
@@ -234,7 +250,7 @@ impl Ledger {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return,
                 () = self.wake.notified() => {}
-                _ = stop.changed() => return,
+                () = set(stop) => return,
             }
         }
     }
@@ -295,6 +311,39 @@ impl Ledger {
         self.region_seq.fetch_max(sequence, Ordering::AcqRel);
     }
 
+    /// Waits until all that is queued now is in the bucket.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotShipped`] if the bucket did not take it in time; it stays queued.
+    pub async fn settled(&self) -> Result<(), LedgerError> {
+        let queued = self.queued().await?;
+        if queued <= self.shipped() {
+            return Ok(());
+        }
+        self.urgent.store(true, Ordering::Release);
+        self.wake.notify_one();
+        self.wait_for(queued).await
+    }
+
+    /// Refuses more facts while the bucket is so far behind that they would only pile up.
+    ///
+    /// # Errors
+    /// [`LedgerError::Behind`].
+    pub async fn keeps_up(&self) -> Result<(), LedgerError> {
+        if self.queued().await?.saturating_sub(self.shipped()) > limits::QUEUED_LEAVES {
+            return Err(LedgerError::Behind);
+        }
+        Ok(())
+    }
+
+    /// Number of leaves of this log, shipped or not.
+    async fn queued(&self) -> Result<u64, LedgerError> {
+        let next = self.index.get(&Key::LogNext(self.log())).await?;
+        Ok(next
+            .and_then(|value| value.try_into().ok())
+            .map_or(0, u64::from_be_bytes))
+    }
+
     async fn wait_for(&self, size: u64) -> Result<(), LedgerError> {
         let mut shipped = self.shipped.subscribe();
         let waited = tokio::time::timeout(SHIP_DEADLINE, shipped.wait_for(|have| *have >= size)).await;
@@ -339,6 +388,11 @@ impl Ledger {
         self.index.commit(change).await?;
         Ok(())
     }
+}
+
+/// Waits until a flag is set, or nobody can set it any more. At once if it was set before.
+async fn set(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|flag| *flag).await;
 }
 
 /// Ships what a dead process left queued in an earlier log, and closes that log with its last leaf.

@@ -1,16 +1,27 @@
 //! The accept loop: nothing that a peer does, and no shortage of the machine's, ends it or lets one peer stall others.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustix::net::sockopt;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time,
 };
+use tokio_rustls::server::TlsStream;
+use tokio_util::task::TaskTracker;
 
-use super::{connection::Connection, drain::Drain, tls::ServerTls};
-use crate::{config::Limits, telemetry};
+use super::{
+    handshakes::{Handshake, Handshakes},
+    keep::Keeper,
+    places::Places,
+    refusal,
+    tls::ServerTls,
+};
+use crate::{
+    access::identity::{Identify, PeerCertificate},
+    config::Limits,
+    telemetry,
+};
 
 /// First pause after the machine refused a connection (too many open files, say); doubles up to the longest.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -20,54 +31,58 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Acceptor {
     tls: Arc<ServerTls>,
-    drain: Drain,
-    handshakes: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
+    identify: Arc<dyn Identify>,
+    handshakes: Arc<Handshakes>,
+    places: Arc<Places>,
     handshake_deadline: Duration,
     keepalive: Duration,
-    out: mpsc::Sender<io::Result<Connection>>,
+    keeper: Arc<Keeper>,
+    connections: TaskTracker,
 }
 
 impl Acceptor {
-    /// An acceptor that hands its connections to `out`.
+    /// An acceptor that hands its connections to `keeper`, in tasks that `connections` counts.
     pub(super) fn new(
         tls: Arc<ServerTls>,
-        drain: Drain,
+        identify: Arc<dyn Identify>,
         limits: &Limits,
-        out: mpsc::Sender<io::Result<Connection>>,
+        keeper: Arc<Keeper>,
+        connections: TaskTracker,
     ) -> Self {
         Self {
             tls,
-            drain,
-            handshakes: Arc::new(Semaphore::new(limits.handshakes)),
-            connections: Arc::new(Semaphore::new(limits.connections)),
+            identify,
+            handshakes: Handshakes::new(limits.handshakes),
+            places: Places::new(limits),
             handshake_deadline: Duration::from_secs(limits.handshake_seconds),
             keepalive: Duration::from_secs(limits.keepalive_seconds),
-            out,
+            keeper,
+            connections,
         }
     }
 
     /// Runs until the drain begins; the listener closes with it.
     pub(super) async fn run(self, listener: TcpListener) {
-        let begun = self.drain.when_begun();
+        let begun = self.keeper.drain().when_begun();
         tokio::select! {
             () = begun => {}
-            () = self.accept_for_ever(&listener) => {}
+            () = Arc::new(self).accept_for_ever(&listener) => {}
         }
     }
 
-    async fn accept_for_ever(&self, listener: &TcpListener) {
+    async fn accept_for_ever(self: Arc<Self>, listener: &TcpListener) {
         let mut pause = PAUSE;
-        // The permit comes first: what cannot be shaken hands with waits in the kernel's queue, not in this process.
-        while let Ok(permit) = Arc::clone(&self.handshakes).acquire_owned().await {
+        loop {
             match listener.accept().await {
-                Ok((socket, _)) => {
+                Ok((socket, address)) => {
                     pause = PAUSE;
-                    self.shake_hands(socket, permit);
+                    // In a task of its own, so that a slow peer keeps nobody waiting.
+                    let connection = Arc::clone(&self).welcome(socket, address);
+                    self.connections.spawn(connection);
                 }
                 Err(fault) if is_the_peers(&fault) => {}
                 Err(fault) => {
-                    metrics::counter!(telemetry::CONNECTIONS_REFUSED, "reason" => "accept").increment(1);
+                    refused("accept");
                     tracing::warn!(error = %fault, "cannot accept connections; pausing");
                     time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -76,36 +91,54 @@ impl Acceptor {
         }
     }
 
-    /// In a task of its own, so that a slow peer keeps nobody waiting.
-    fn shake_hands(&self, socket: TcpStream, permit: OwnedSemaphorePermit) {
-        let handshake = time::timeout(
-            self.handshake_deadline,
-            self.tls.acceptor().accept(tuned(socket, self.keepalive)),
-        );
-        let (drain, connections, out) = (
-            self.drain.clone(),
-            Arc::clone(&self.connections),
-            self.out.clone(),
-        );
-        tokio::spawn(async move {
-            let done = tokio::select! {
-                () = drain.when_begun() => return,
-                done = handshake => done,
-            };
-            drop(permit);
-            let stream = match done {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(fault)) => return count_failure(reason(&fault)),
-                Err(_) => return count_failure("timeout"),
-            };
-            let Ok(place) = connections.try_acquire_owned() else {
-                metrics::counter!(telemetry::CONNECTIONS_REFUSED, "reason" => "full").increment(1);
-                return;
-            };
-            // Fails only if the server has stopped taking connections; the peer then sees this one close.
-            let _ = out.send(Ok(Connection::new(stream, place, &drain))).await;
-        });
+    /// From the first byte to the last.
+    async fn welcome(self: Arc<Self>, socket: TcpStream, address: SocketAddr) {
+        let mut handshake = self.handshakes.begin(address.ip());
+        let Some(stream) = self.shake_hands(socket, &mut handshake).await else {
+            return;
+        };
+        let peer = certificate(&stream);
+        let principal = self.identify.principal(&peer);
+        match self.places.take(principal.as_deref()) {
+            Ok(place) => {
+                drop(handshake);
+                let keeper = Arc::clone(&self.keeper);
+                drop(self);
+                keeper.keep(stream, peer, place).await;
+            }
+            Err(full) => {
+                refused(full.reason);
+                // Still among the handshakes: whoever is turned away takes no more room than whoever knocks.
+                tokio::select! {
+                    () = refusal::refuse(stream, full.message) => {}
+                    () = handshake.pushed_out() => {}
+                }
+            }
+        }
     }
+
+    async fn shake_hands(
+        &self,
+        socket: TcpStream,
+        handshake: &mut Handshake,
+    ) -> Option<TlsStream<TcpStream>> {
+        let shaking = self.tls.acceptor().accept(tuned(socket, self.keepalive));
+        let done = tokio::select! {
+            () = self.keeper.drain().when_begun() => return None,
+            () = handshake.pushed_out() => return failed("crowded"),
+            done = time::timeout(self.handshake_deadline, shaking) => done,
+        };
+        match done {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(fault)) => failed(reason(&fault)),
+            Err(_) => failed("timeout"),
+        }
+    }
+}
+
+fn certificate(stream: &TlsStream<TcpStream>) -> Arc<PeerCertificate> {
+    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    Arc::new(leaf.map_or_else(PeerCertificate::default, |leaf| PeerCertificate::from_der(leaf)))
 }
 
 /// Whether the peer gave up between the kernel's accept and ours: no reason to pause.
@@ -125,9 +158,15 @@ fn tuned(socket: TcpStream, keepalive: Duration) -> TcpStream {
     socket
 }
 
-fn count_failure(reason: &'static str) {
+fn refused(reason: &'static str) {
+    metrics::counter!(telemetry::CONNECTIONS_REFUSED, "reason" => reason).increment(1);
+    tracing::debug!(reason, "connection refused");
+}
+
+fn failed<T>(reason: &'static str) -> Option<T> {
     metrics::counter!(telemetry::HANDSHAKES_FAILED, "reason" => reason).increment(1);
     tracing::debug!(reason, "handshake failed");
+    None
 }
 
 fn reason(fault: &io::Error) -> &'static str {

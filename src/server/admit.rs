@@ -1,83 +1,166 @@
-//! The identity layer: no call reaches a service without a principal.
+//! The gatekeeper: no call reaches a service without a principal, and none beyond what that principal may ask for.
 
-use std::{
-    future::{Ready, ready},
-    sync::Arc,
-    task::{Context, Poll},
+use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use http::{HeaderMap, Request, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time;
+use tonic::{Status, body::Body, service::Routes};
+use tower::Service;
+
+use super::{
+    activity::Activity,
+    call::{self, Deadline, Holds, Longest},
+    inflow::{CallRoom, Inflow},
+    methods::Method,
+    observe::CallerSlot,
+    quota::Quotas,
 };
-
-use futures_util::future::Either;
-use http::{Request, Response};
-use tonic::{Status, body::Body};
-use tower::{Layer, Service};
-
-use super::observe::CallerSlot;
 use crate::{
     access::identity::{Identify, PeerCertificate},
+    config::Limits,
     domain::{
         error::{Error, Kind},
+        limits,
         principal::Principal,
     },
+    grpc::tenants::{TenantPlaces, TenantSlot},
 };
 
-/// Puts [`Admit`] around a service.
-#[derive(Clone, Debug)]
-pub(super) struct AdmitLayer(pub(super) Arc<dyn Identify>);
-
-impl<S> Layer<S> for AdmitLayer {
-    type Service = Admit<S>;
-
-    fn layer(&self, inner: S) -> Admit<S> {
-        Admit {
-            inner,
-            identify: Arc::clone(&self.0),
-        }
-    }
-}
-
-/// Puts the caller's `Arc<Principal>` among the request's extensions, or refuses the call.
-#[derive(Clone, Debug)]
-pub(super) struct Admit<S> {
-    inner: S,
+/// Whom to let in, and how much of each.
+#[derive(Debug)]
+pub(super) struct Gatekeeper {
     identify: Arc<dyn Identify>,
+    quotas: Arc<Quotas>,
+    tenants: Arc<TenantPlaces>,
+    inflow: Inflow,
+    longest: Longest,
 }
 
-impl<S> Admit<S> {
-    fn principal(&self, request: &Request<Body>) -> Option<Arc<Principal>> {
-        let peer = request.extensions().get::<Arc<PeerCertificate>>()?;
-        self.identify.principal(peer)
-    }
-}
-
-impl<S> Service<Request<Body>> for Admit<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>>,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let Some(principal) = self.principal(&request) else {
-            return Either::Right(ready(Ok(stranger().into_http())));
-        };
-        if let Some(slot) = request.extensions().get::<CallerSlot>() {
-            slot.fill(&principal);
+impl Gatekeeper {
+    /// As the operator says.
+    pub(super) fn new(identify: Arc<dyn Identify>, limits: &Limits) -> Self {
+        Self {
+            identify,
+            quotas: Quotas::new(limits),
+            tenants: TenantPlaces::new(limits.calls_per_tenant),
+            inflow: Inflow::new(limits.receive_budget_bytes),
+            longest: Longest {
+                call: Duration::from_secs(limits.call_seconds),
+                stream: Duration::from_secs(limits.stream_total_seconds),
+            },
         }
-        request.extensions_mut().insert(principal);
-        Either::Left(self.inner.call(request))
     }
 }
 
-fn stranger() -> Status {
+/// The calls of one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Admit {
+    routes: Routes,
+    gate: Arc<Gatekeeper>,
+    peer: Arc<PeerCertificate>,
+    activity: Arc<Activity>,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl Admit {
+    /// Lets the calls of this peer through to `routes`.
+    pub(super) fn new(
+        routes: Routes,
+        gate: Arc<Gatekeeper>,
+        peer: Arc<PeerCertificate>,
+        activity: Arc<Activity>,
+    ) -> Self {
+        Self {
+            routes,
+            gate,
+            peer,
+            activity,
+        }
+    }
+
+    /// Runs the call, with its caller among the request's extensions, or refuses it.
+    pub(super) fn call(&mut self, request: Request<Incoming>, method: &Method, slot: &CallerSlot) -> Answer {
+        let running = self.activity.run();
+        let admitted = self.principal(slot).and_then(|principal| {
+            check_metadata(request.headers())?;
+            let place = self.gate.quotas.begin(&principal)?;
+            Ok((principal, place))
+        });
+        let (principal, place) = match admitted {
+            Ok(admitted) => admitted,
+            Err(error) => {
+                // What was sent is let go of first: nothing of it is held while the refusal is.
+                drop(request);
+                return Box::pin(async move {
+                    let answer = refuse(error).await;
+                    drop(running);
+                    Ok(answer)
+                });
+            }
+        };
+        let deadline = Deadline::of(method.shape, request.headers(), self.gate.longest);
+        let (room, tenant) = (CallRoom::default(), TenantSlot::new(&self.gate.tenants));
+        let mut request = request.map(|body| {
+            if body.is_end_stream() {
+                return Body::new(body);
+            }
+            self.gate
+                .inflow
+                .watch(Body::new(body), &principal, method.shape, room.clone())
+        });
+        request.extensions_mut().insert(principal);
+        request.extensions_mut().insert(Arc::clone(&tenant));
+        let holds = Holds {
+            _place: place,
+            _running: running,
+            _tenant: tenant,
+            _room: room,
+        };
+        let mut routes = self.routes.clone();
+        let call = async move { routes.call(request).await };
+        Box::pin(call::run(call, deadline, holds))
+    }
+
+    fn principal(&self, slot: &CallerSlot) -> Result<Arc<Principal>, Error> {
+        let principal = self.gate.identify.principal(&self.peer).ok_or_else(stranger)?;
+        slot.fill(&principal);
+        Ok(principal)
+    }
+}
+
+/// A refusal for load takes its time: whoever asks again at once, whatever it is told, asks less often.
+async fn refuse(error: Error) -> Response<Body> {
+    if error.kind == Kind::Exhausted {
+        time::sleep(Duration::from_millis(limits::REFUSAL_PAUSE_MILLIS)).await;
+    }
+    Status::from(error).into_http()
+}
+
+fn check_metadata(headers: &HeaderMap) -> Result<(), Error> {
+    let size: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 32) // RFC 9113 section 6.5.2
+        .sum();
+    if size <= limits::METADATA_BYTES {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Invalid,
+        "METADATA_TOO_LONG",
+        format!(
+            "the call's metadata is too long; send less of it limit_bytes={}",
+            limits::METADATA_BYTES
+        ),
+    ))
+}
+
+fn stranger() -> Error {
     Error::new(
         Kind::Unauthenticated,
         "UNKNOWN_CERTIFICATE",
         "the client certificate belongs to no principal; have its URI or DNS name listed under [[principals]]",
     )
-    .into()
 }

@@ -1,104 +1,55 @@
-//! One accepted connection: counted, attributed to a certificate, and breakable from outside.
+//! One accepted connection as bytes: what comes over it is watched.
 
 use std::{
     fmt,
-    future::Future,
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, ready},
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::transport::server::Connected;
 
-use super::drain::Drain;
-use crate::{access::identity::PeerCertificate, telemetry};
+use super::{activity::Activity, frames::Frames};
+use crate::telemetry;
 
-/// What tonic reads from and writes to.
+/// What HTTP/2 reads from and writes to.
 pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
-    peer: Arc<PeerCertificate>,
-    cut: Cut,
-    _counted: Counted,
+    frames: Frames,
+    activity: Arc<Activity>,
 }
 
 impl Connection {
     /// Takes over a stream whose handshake is done.
-    pub(super) fn new(stream: TlsStream<TcpStream>, permit: OwnedSemaphorePermit, drain: &Drain) -> Self {
-        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let peer = leaf.map_or_else(PeerCertificate::default, |leaf| PeerCertificate::from_der(leaf));
+    pub(super) fn new(stream: TlsStream<TcpStream>, activity: Arc<Activity>) -> Self {
         Self {
             stream,
-            peer: Arc::new(peer),
-            cut: Cut::new(drain),
-            _counted: Counted::new(permit),
-        }
-    }
-}
-
-impl Connected for Connection {
-    /// What the identity layer finds among a request's extensions.
-    type ConnectInfo = Arc<PeerCertificate>;
-
-    fn connect_info(&self) -> Arc<PeerCertificate> {
-        Arc::clone(&self.peer)
-    }
-}
-
-/// tonic runs connections in tasks of their own that nobody else can end: so the connection ends itself.
-struct Cut {
-    drain: Drain,
-    signal: Pin<Box<WaitForCancellationFutureOwned>>,
-    registered: Option<Waker>,
-}
-
-impl Cut {
-    fn new(drain: &Drain) -> Self {
-        Self {
-            drain: drain.clone(),
-            signal: Box::pin(drain.when_cut()),
-            registered: None,
+            frames: Frames::new(),
+            activity,
         }
     }
 
-    /// Fails once the connection is cut. Registers each task once, as polling the signal takes a lock.
-    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let known = self
-            .registered
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()));
-        if !known && self.signal.as_mut().poll(cx).is_pending() {
-            self.registered = Some(cx.waker().clone());
-        }
-        if self.drain.is_cut() {
+    fn check(&self) -> io::Result<()> {
+        if self.activity.is_broken() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         Ok(())
     }
-}
 
-/// Holds a place among the connections.
-struct Counted {
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Counted {
-    fn new(permit: OwnedSemaphorePermit) -> Self {
-        metrics::gauge!(telemetry::CONNECTIONS).increment(1);
-        Self { _permit: permit }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        metrics::gauge!(telemetry::CONNECTIONS).decrement(1);
+    fn watch(&mut self, received: &[u8]) -> io::Result<()> {
+        let watched = self.frames.received(received).inspect_err(|flood| {
+            metrics::counter!(telemetry::CONNECTIONS_CUT, "reason" => "flood").increment(1);
+            tracing::warn!(error = %flood, "a connection is cut");
+        });
+        if self.frames.greeted() {
+            self.activity.greet();
+        }
+        Ok(watched?)
     }
 }
 
@@ -108,15 +59,19 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.cut.check(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        self.check()?;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        Poll::Ready(self.watch(&buf.filled()[before..]))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.cut.check(cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        self.check()?;
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.frames.sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -124,8 +79,10 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.cut.check(cx)?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        self.check()?;
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        self.frames.sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -133,12 +90,12 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.cut.check(cx)?;
+        self.check()?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.cut.check(cx)?;
+        self.check()?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -146,7 +103,7 @@ impl AsyncWrite for Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("peer", &self.peer)
+            .field("frames", &self.frames)
             .finish_non_exhaustive()
     }
 }

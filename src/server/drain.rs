@@ -1,12 +1,6 @@
 //! Stopping without breaking what runs: stop accepting, let calls finish, then cut.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -16,7 +10,6 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 pub struct Drain {
     begun: CancellationToken,
     cut: CancellationToken,
-    is_cut: Arc<AtomicBool>,
 }
 
 impl Drain {
@@ -38,7 +31,6 @@ impl Drain {
 
     /// Breaks every connection.
     pub fn cut(&self) {
-        self.is_cut.store(true, Ordering::Release);
         self.begun.cancel();
         self.cut.cancel();
     }
@@ -69,9 +61,5 @@ impl Drain {
 
     pub(super) fn when_cut(&self) -> WaitForCancellationFutureOwned {
         self.cut.clone().cancelled_owned()
-    }
-
-    pub(super) fn is_cut(&self) -> bool {
-        self.is_cut.load(Ordering::Acquire)
     }
 }

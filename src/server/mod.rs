@@ -1,43 +1,43 @@
 //! Everything between the socket and the services: TLS, identity, limits, health, drain.
 //!
 //! ```text
-//! TcpListener -> accept (bounded handshakes) -> Connection -> tonic -> observe -> admit -> service
+//! TcpListener -> accept (bounded handshakes, places) -> keep (HTTP/2, frames watched) -> observe -> admit -> call -> service
 //! ```
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, sync::mpsc, task::AbortHandle, time};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::{net::TcpListener, task::AbortHandle, time};
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::{access::identity::Identify, config::Limits, proto::v1::FILE_DESCRIPTOR_SET};
 
 mod accept;
+mod activity;
 mod admit;
+mod call;
 mod connection;
 pub mod drain;
+mod frames;
+mod handshakes;
+mod inflow;
+mod keep;
+mod methods;
 mod observe;
 pub mod ops;
 pub mod pki;
+mod places;
+mod quota;
+mod refusal;
 pub mod tls;
 
 pub use drain::Drain;
 pub use ops::Health;
 pub use tls::ServerTls;
 
-/// Largest HTTP/2 frame: 1 MiB instead of 16 KiB lifts an upload by half.
-const FRAME_BYTES: u32 = 1 << 20;
-/// Longest list of headers: a request has a handful of short ones.
-const HEADER_BYTES: u32 = 16 << 10;
-/// Streams that a peer may open and reset before it is shown the door (CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
-/// How long a ping may stay unanswered.
-const PING_DEADLINE: Duration = Duration::from_secs(10);
 /// How long connections may take to notice that they were cut.
 const CUT_GRACE: Duration = Duration::from_secs(1);
-/// Connections between handshake and tonic.
-const HANDED_OVER: usize = 16;
 
 /// A server that is bound and not yet serving.
 #[derive(Debug)]
@@ -143,40 +143,24 @@ impl Server {
             .prepare();
         let _ops = ops.map(|ops| Background::run(ops::serve(ops, health.clone(), metrics)));
         let _stop = Background::run(stop_health(health.clone(), drain.clone()));
-        let (out, incoming) = mpsc::channel(HANDED_OVER);
-        let _accept = Background::run(accept::Acceptor::new(tls, drain.clone(), &limits, out).run(listener));
+        let gate = admit::Gatekeeper::new(Arc::clone(&identify), &limits);
+        let keeper = Arc::new(keep::Keeper::new(routes, gate, drain.clone(), &limits));
+        let connections = TaskTracker::new();
+        let acceptor = accept::Acceptor::new(tls, identify, &limits, keeper, connections.clone());
 
         health.tell(true).await;
-        let serve = http2(&limits)
-            .layer(observe::ObserveLayer)
-            .layer(admit::AdmitLayer(identify))
-            .serve_with_incoming_shutdown(routes, ReceiverStream::new(incoming), drain.when_begun());
-        tokio::pin!(serve);
+        acceptor.run(listener).await;
+        connections.close();
         tokio::select! {
-            served = &mut serve => return Ok(served?),
+            () = connections.wait() => return Ok(()),
             () = overdue(&drain, limits.drain_deadline()) => {}
         }
         tracing::warn!("the drain is over; calls that still run are cut");
         drain.cut();
         // A connection that does not notice in time dies with the process.
-        let _ = time::timeout(CUT_GRACE, serve).await;
+        let _ = time::timeout(CUT_GRACE, connections.wait()).await;
         Ok(())
     }
-}
-
-/// tonic's settings. What is not set here is unlimited, or as small as in 2015.
-fn http2(limits: &Limits) -> tonic::transport::Server {
-    tonic::transport::Server::builder()
-        .max_frame_size(FRAME_BYTES)
-        .initial_stream_window_size(limits.stream_window_bytes)
-        .initial_connection_window_size(limits.connection_window_bytes)
-        .max_concurrent_streams(limits.streams_per_connection)
-        .http2_keepalive_interval(Some(Duration::from_secs(limits.keepalive_seconds)))
-        .http2_keepalive_timeout(Some(PING_DEADLINE))
-        .http2_max_header_list_size(HEADER_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-        // Without a grace: with one, tonic 0.14 waits for age and grace, then cuts without a GOAWAY.
-        .max_connection_age(Duration::from_secs(limits.connection_age_seconds))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
@@ -228,9 +212,6 @@ pub enum ServeError {
     /// The descriptors that were compiled in are broken.
     #[error("reflection cannot be served")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// HTTP/2 cannot be served.
-    #[error("the server failed")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The outermost layer: counts and logs every call, with the code that it really ended with.
 
 use std::{
-    collections::HashSet,
+    convert::Infallible,
     future::Future,
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -12,28 +12,25 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
-use prost_reflect::DescriptorPool;
+use hyper::body::Incoming;
 use tonic::{Code, Status, body::Body};
-use tower::{Layer, Service};
+use tonic_types::StatusExt;
+use tower::Service;
 
-use crate::{domain::principal::Principal, proto::v1::FILE_DESCRIPTOR_SET, telemetry};
+use super::{admit::Admit, methods::method};
+use crate::{domain::principal::Principal, telemetry};
 
-/// Puts [`Observe`] around a service.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ObserveLayer;
-
-impl<S> Layer<S> for ObserveLayer {
-    type Service = Observe<S>;
-
-    fn layer(&self, inner: S) -> Observe<S> {
-        Observe { inner }
-    }
+/// Counts and logs the calls of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Observe {
+    inner: Admit,
 }
 
-/// Counts and logs the calls of a service.
-#[derive(Clone, Debug)]
-pub(super) struct Observe<S> {
-    inner: S,
+impl Observe {
+    /// Watches what `inner` answers.
+    pub(super) fn new(inner: Admit) -> Self {
+        Self { inner }
+    }
 }
 
 /// Where the identity layer, further in, leaves the caller for the log line.
@@ -51,27 +48,23 @@ impl CallerSlot {
     }
 }
 
-impl<S> Service<Request<Body>> for Observe<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-{
+impl Service<Request<Incoming>> for Observe {
     type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let mut call = Call::begin(method(request.uri().path()));
-        request.extensions_mut().insert(call.caller.clone());
-        let response = self.inner.call(request);
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let method = method(request.uri().path());
+        let mut call = Call::begin(&method.name);
+        let response = self.inner.call(request, method, &call.caller);
         Box::pin(async move {
             let response = response.await?;
             // A refusal has its code in the headers, everything else in the trailers.
-            call.code = code(response.headers());
+            call.ended(response.headers());
             if call.code.is_some() {
                 return Ok(response);
             }
@@ -96,6 +89,21 @@ impl Call {
             caller: CallerSlot::default(),
             code: None,
             begun: Instant::now(),
+        }
+    }
+}
+
+impl Call {
+    /// Reads the code, if it is there, and counts what was refused for load.
+    fn ended(&mut self, headers: &HeaderMap) {
+        self.code = headers
+            .get("grpc-status")
+            .map(|value| Code::from_bytes(value.as_bytes()));
+        if self.code == Some(Code::ResourceExhausted) {
+            let reason = Status::from_header_map(headers)
+                .and_then(|status| status.get_details_error_info())
+                .map_or_else(|| "other".to_owned(), |info| info.reason);
+            metrics::counter!(telemetry::CALLS_REFUSED, "reason" => reason).increment(1);
         }
     }
 }
@@ -129,7 +137,7 @@ impl http_body::Body for Observed {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    self.call.code = code(trailers);
+                    self.call.ended(trailers);
                 }
             }
             Poll::Ready(Some(Err(status))) => self.call.code = Some(status.code()),
@@ -145,33 +153,6 @@ impl http_body::Body for Observed {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-fn code(headers: &HeaderMap) -> Option<Code> {
-    headers
-        .get("grpc-status")
-        .map(|value| Code::from_bytes(value.as_bytes()))
-}
-
-/// The path if it is a call of ours: a caller may send any, and each would become a time series.
-fn method(path: &str) -> &'static str {
-    static KNOWN: OnceLock<HashSet<String>> = OnceLock::new();
-    KNOWN.get_or_init(known).get(path).map_or("other", String::as_str)
-}
-
-fn known() -> HashSet<String> {
-    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
-    let ours = pool.services().flat_map(|service| {
-        let path =
-            |method: prost_reflect::MethodDescriptor| format!("/{}/{}", service.full_name(), method.name());
-        service.methods().map(path).collect::<Vec<_>>()
-    });
-    let standard = [
-        "/grpc.health.v1.Health/Check",
-        "/grpc.health.v1.Health/Watch",
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    ];
-    ours.chain(standard.map(str::to_owned)).collect()
 }
 
 /// The code as it is written in specifications and dashboards.
@@ -194,17 +175,5 @@ fn name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_made_up_path_is_no_time_series() {
-        let ours = "/callvault.v1.RecordService/PutRecording";
-        assert_eq!(method(ours), ours);
-        assert_eq!(method("/callvault.v1.RecordService/jane@example.com"), "other");
     }
 }

@@ -26,7 +26,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use self::plan::{Effect, Entry};
+use self::plan::{Effect, Entry, Hang};
 pub use self::plan::{Failure, Injected, Rule};
 use crate::blob::store::{
     BlobStore, ByteRange, Listing, ObjectBytes, ObjectInfo, ObjectKey, ObjectVersion, PartReceipt,
@@ -69,7 +69,7 @@ pub struct Faults(Arc<Mutex<Plan>>);
 
 #[derive(Debug, Default)]
 struct Plan {
-    down: bool,
+    down: Option<Failure>,
     refused_while_down: u64,
     entries: Vec<Entry>,
     counters: BTreeMap<Operation, Counters>,
@@ -81,6 +81,8 @@ struct Fate {
     delays: Vec<std::time::Duration>,
     before: Option<StoreError>,
     after: Option<StoreError>,
+    hang: Option<Hang>,
+    twice: bool,
     edits: Vec<(Effect, Arc<AtomicU64>)>,
 }
 
@@ -95,14 +97,19 @@ impl Faults {
         Rule::new(self.clone(), None)
     }
 
-    /// Every call fails before its effect with [`StoreError::Unavailable`] until [`Self::bring_up`].
+    /// Every call fails before its effect with [`StoreError::Unavailable`] until [`Self::bring_up`]: the bucket is gone.
     pub fn take_down(&self) {
-        self.plan().down = true;
+        self.take_down_with(Failure::Unavailable);
+    }
+
+    /// The same with another failure: [`Failure::Denied`] is credentials that have expired.
+    pub fn take_down_with(&self, failure: Failure) {
+        self.plan().down = Some(failure);
     }
 
     /// Ends what [`Self::take_down`] began.
     pub fn bring_up(&self) {
-        self.plan().down = false;
+        self.plan().down = None;
     }
 
     /// Calls that failed because the store was down.
@@ -114,7 +121,7 @@ impl Faults {
     pub fn clear(&self) {
         let mut plan = self.plan();
         plan.entries.clear();
-        plan.down = false;
+        plan.down = None;
     }
 
     /// How often any rule in force has fired.
@@ -165,9 +172,9 @@ impl Faults {
         counters.calls += 1;
         counters.bytes_in += bytes_in;
         let mut fate = Fate::default();
-        if plan.down {
+        if let Some(failure) = plan.down {
             plan.refused_while_down += 1;
-            fate.before = Some(Failure::Unavailable.error());
+            fate.before = Some(failure.error());
             return fate;
         }
         for entry in &mut plan.entries {
@@ -211,7 +218,7 @@ impl<S: BlobStore> FaultyStore<S> {
         operation: Operation,
         name: &str,
         bytes_in: usize,
-        call: Call,
+        call: impl Fn() -> Call,
     ) -> Result<(T, Fate), StoreError>
     where
         Call: Future<Output = Result<T, StoreError>>,
@@ -224,25 +231,40 @@ impl<S: BlobStore> FaultyStore<S> {
         Ok((outcome?, fate))
     }
 
-    async fn plain<T>(
+    async fn plain<T, Call>(
         &self,
         operation: Operation,
         name: &str,
         bytes_in: usize,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
+        call: impl Fn() -> Call,
+    ) -> Result<T, StoreError>
+    where
+        Call: Future<Output = Result<T, StoreError>>,
+    {
         Ok(self.call(operation, name, bytes_in, call).await?.0)
     }
 }
 
-async fn run<T>(fate: &mut Fate, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn run<T, Call>(fate: &mut Fate, call: impl Fn() -> Call) -> Result<T, StoreError>
+where
+    Call: Future<Output = Result<T, StoreError>>,
+{
     for delay in &fate.delays {
         tokio::time::sleep(*delay).await;
     }
     if let Some(error) = fate.before.take() {
         return Err(error);
     }
-    let done = call.await?;
+    if fate.hang == Some(Hang::Before) {
+        return std::future::pending().await;
+    }
+    if fate.twice {
+        call().await?;
+    }
+    let done = call().await?;
+    if fate.hang == Some(Hang::After) {
+        return std::future::pending().await;
+    }
     match fate.after.take() {
         Some(error) => Err(error),
         None => Ok(done),
@@ -252,27 +274,21 @@ async fn run<T>(fate: &mut Fate, call: impl Future<Output = Result<T, StoreError
 #[async_trait]
 impl<S: BlobStore> BlobStore for FaultyStore<S> {
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<ObjectVersion, StoreError> {
-        self.plain(
-            Operation::Put,
-            key.as_str(),
-            body.len(),
-            self.store.put(key, body),
-        )
+        self.plain(Operation::Put, key.as_str(), body.len(), || {
+            self.store.put(key, body.clone())
+        })
         .await
     }
 
     async fn overwrite(&self, key: &ObjectKey, body: Bytes) -> Result<ObjectVersion, StoreError> {
-        self.plain(
-            Operation::Overwrite,
-            key.as_str(),
-            body.len(),
-            self.store.overwrite(key, body),
-        )
+        self.plain(Operation::Overwrite, key.as_str(), body.len(), || {
+            self.store.overwrite(key, body.clone())
+        })
         .await
     }
 
     async fn begin(&self, key: &ObjectKey) -> Result<UploadId, StoreError> {
-        self.plain(Operation::Begin, key.as_str(), 0, self.store.begin(key))
+        self.plain(Operation::Begin, key.as_str(), 0, || self.store.begin(key))
             .await
     }
 
@@ -285,7 +301,7 @@ impl<S: BlobStore> BlobStore for FaultyStore<S> {
         body: Bytes,
     ) -> Result<PartReceipt, StoreError> {
         let length = body.len();
-        let call = self.store.put_part(key, upload, number, offset, body);
+        let call = || self.store.put_part(key, upload, number, offset, body.clone());
         self.plain(Operation::PutPart, key.as_str(), length, call).await
     }
 
@@ -295,32 +311,30 @@ impl<S: BlobStore> BlobStore for FaultyStore<S> {
         upload: &UploadId,
         parts: &[PartReceipt],
     ) -> Result<ObjectVersion, StoreError> {
-        self.plain(
-            Operation::Complete,
-            key.as_str(),
-            0,
-            self.store.complete(key, upload, parts),
-        )
+        self.plain(Operation::Complete, key.as_str(), 0, || {
+            self.store.complete(key, upload, parts)
+        })
         .await
     }
 
     async fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {
-        self.plain(Operation::Abort, key.as_str(), 0, self.store.abort(key, upload))
-            .await
+        self.plain(Operation::Abort, key.as_str(), 0, || {
+            self.store.abort(key, upload)
+        })
+        .await
     }
 
     async fn uploads(&self, prefix: &str) -> Result<Vec<(ObjectKey, UploadId, i64)>, StoreError> {
-        self.plain(Operation::Uploads, prefix, 0, self.store.uploads(prefix))
+        self.plain(Operation::Uploads, prefix, 0, || self.store.uploads(prefix))
             .await
     }
 
     async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<ObjectBytes, StoreError> {
         let (mut read, fate) = self
-            .call(Operation::Get, key.as_str(), 0, self.store.get(key, range))
+            .call(Operation::Get, key.as_str(), 0, || self.store.get(key, range))
             .await?;
         for (edit, fired) in fate.edits {
-            if let Some(bytes) = edited(&read.bytes, &edit) {
-                read.bytes = bytes;
+            if edited(&mut read, &edit) {
                 fired.fetch_add(1, Ordering::SeqCst);
             }
         }
@@ -331,12 +345,20 @@ impl<S: BlobStore> BlobStore for FaultyStore<S> {
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo, StoreError> {
-        self.plain(Operation::Head, key.as_str(), 0, self.store.head(key))
-            .await
+        let (mut info, fate) = self
+            .call(Operation::Head, key.as_str(), 0, || self.store.head(key))
+            .await?;
+        for (edit, fired) in fate.edits {
+            if let Effect::Misstate(length) = edit {
+                info.length = length;
+                fired.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        Ok(info)
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.plain(Operation::Delete, key.as_str(), 0, self.store.delete(key))
+        self.plain(Operation::Delete, key.as_str(), 0, || self.store.delete(key))
             .await
     }
 
@@ -347,27 +369,31 @@ impl<S: BlobStore> BlobStore for FaultyStore<S> {
         next: Option<&str>,
         limit: usize,
     ) -> Result<Listing, StoreError> {
-        self.plain(
-            Operation::List,
-            prefix,
-            0,
-            self.store.list(prefix, delimited, next, limit),
-        )
+        self.plain(Operation::List, prefix, 0, || {
+            self.store.list(prefix, delimited, next, limit)
+        })
         .await
     }
 }
 
-/// The bytes after an edit; `None` if it does not apply to bytes so few.
-fn edited(bytes: &Bytes, edit: &Effect) -> Option<Bytes> {
+/// Edits what was read; `false` if the edit does not apply to bytes so few.
+fn edited(read: &mut ObjectBytes, edit: &Effect) -> bool {
     match *edit {
-        Effect::Flip(at) if at < bytes.len() => {
-            let mut changed = BytesMut::from(&bytes[..]);
+        Effect::Flip(at) if at < read.bytes.len() => {
+            let mut changed = BytesMut::from(&read.bytes[..]);
             changed[at] ^= 1;
-            Some(changed.freeze())
+            read.bytes = changed.freeze();
         }
-        Effect::Truncate(length) if length < bytes.len() => Some(bytes.slice(..length)),
-        _ => None,
+        Effect::Truncate(length) if length < read.bytes.len() => read.bytes.truncate(length),
+        Effect::Lengthen(more) => {
+            let mut longer = BytesMut::from(&read.bytes[..]);
+            longer.resize(read.bytes.len() + more, 0xa5);
+            read.bytes = longer.freeze();
+        }
+        Effect::Misstate(length) => read.object_length = length,
+        _ => return false,
     }
+    true
 }
 
 impl fmt::Display for Operation {

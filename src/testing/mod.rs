@@ -1,6 +1,7 @@
 //! Doubles for tests: faults on demand, time that stands still, randomness that repeats, a vault to wreck.
 
 pub mod clock;
+pub mod disk;
 pub mod faulty;
 pub mod fuzz;
 pub mod rng;

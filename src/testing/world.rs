@@ -4,6 +4,7 @@
 //! <root>/bucket     the local store, behind a plan of faults
 //! <root>/root       the file root
 //! <root>/index      sled, or nothing when the index is kept in memory
+//! <root>/spool      unfinished uploads, behind another plan of faults
 //! ```
 
 use std::{
@@ -14,7 +15,10 @@ use std::{
 };
 
 use crate::{
-    blob::local::LocalStore,
+    blob::{
+        local::LocalStore,
+        patient::{Patience, Patient},
+    },
     domain::{
         clock::{Clock, Rng},
         ids::{IndexId, RegionName},
@@ -25,11 +29,13 @@ use crate::{
         sled::{SledIndex, SledOptions},
     },
     keys::file::FileRoot,
-    vault::{Error, OpenError, Opened, Replayed, Vault, VaultSettings},
+    spool::{Directory, SpoolError},
+    vault::{Error, OpenError, Opened, Replayed, UploadSettings, Vault, VaultSettings},
 };
 
 use super::{
     clock::TestClock,
+    disk::{DiskFaults, FaultyDisk},
     faulty::{Faults, FaultyStore},
     rng::SeededRng,
 };
@@ -67,6 +73,10 @@ pub struct World {
     pub rng: SeededRng,
     /// What goes wrong with its store.
     pub faults: Faults,
+    /// What goes wrong with the disk of its spool.
+    pub disk_faults: DiskFaults,
+    /// How long the vault waits for its store from the next start on; it pauses less than in life.
+    pub patience: Patience,
     opened: Option<Opened>,
 }
 
@@ -77,14 +87,19 @@ impl World {
     /// Without randomness, or if the fixed names do not parse: never.
     pub fn new(root: &Path, engine: Engine, seed: u64) -> Result<Self, OpenError> {
         let (clock, rng) = (TestClock::default(), SeededRng::new(seed));
+        let disk_faults = DiskFaults::default();
+        let disk = Directory::open(&root.join("spool")).map_err(SpoolError::from);
+        let disk = FaultyDisk::sharing(disk.map_err(Error::from)?, &disk_faults);
         let region = "test-1".parse::<RegionName>();
         let settings = VaultSettings {
             region: region.map_err(|e| Error::invalid("region", e.rule))?,
             country: "MX".to_owned(),
             node: 1,
             memory_budget: 128 << 20,
+            tenant_share_percent: crate::domain::limits::TENANT_SHARE_PERCENT,
             index_id: IndexId::mint(clock.now(), &rng)?,
             take_over: false,
+            uploads: UploadSettings::new(Arc::new(disk)),
         };
         Ok(Self {
             root: root.to_owned(),
@@ -95,6 +110,11 @@ impl World {
             clock,
             rng,
             faults: Faults::default(),
+            disk_faults,
+            patience: Patience {
+                pause: Duration::from_millis(1),
+                ..Patience::default()
+            },
             opened: None,
         })
     }
@@ -117,7 +137,7 @@ impl World {
         let root = FileRoot::open(&self.root_path(), self.arc_rng())?;
         let opened = Vault::open(
             self.settings.clone(),
-            Arc::new(store),
+            Arc::new(Patient::new(Arc::new(store), self.patience)),
             index,
             Arc::new(root),
             self.arc_clock(),
@@ -212,6 +232,11 @@ impl World {
     /// Where the file root lies.
     pub fn root_path(&self) -> PathBuf {
         self.root.join("root")
+    }
+
+    /// Where unfinished uploads lie.
+    pub fn spool_path(&self) -> PathBuf {
+        self.root.join("spool")
     }
 
     /// Where sled lies.

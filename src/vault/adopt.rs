@@ -1,16 +1,26 @@
 //! Blobs that no log names: adopted after a loss of the index, quarantined as orphans otherwise.
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+
 use crate::{
     blob::{
         format::{self, Footer},
         store::{ByteRange, ObjectInfo, ObjectKey, StoreError},
     },
-    domain::limits,
+    domain::{
+        ids::{RecordId, TenantId},
+        limits,
+    },
     index::Key,
     proto::storage::RequestRow,
 };
 
-use super::{Error, Kind, OpenError, Vault, record::BlobName, replay::Replayed};
+use super::{
+    Error, Kind, OpenError, Vault,
+    put::Told,
+    record::BlobName,
+    replay::{Replayed, SIDE_BY_SIDE},
+};
 
 const BLOBS: &str = "blobs/";
 /// Where orphans go; a lifecycle rule of the bucket, or an operator, removes them from there.
@@ -26,35 +36,48 @@ pub struct Orphans {
     pub aborted: u64,
 }
 
+/// Whose a blob is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// No row names it.
+    Nobodys,
+    /// Rows name some of its records.
+    Partly,
+    /// Rows name all of them.
+    Whole,
+}
+
 impl Vault {
-    /// Indexes and logs every authentic blob that has no row. Runs after a replay, before the orphan task may.
+    /// Indexes and logs every authentic entry of a blob that has no row. Runs after a replay, before the orphan task may.
     ///
-    /// The newest goes first: of several tries of one call, or under one external id, each but the last was known to have
+    /// The newest blob goes first: of several tries of one call, or under one external id, each but the last was known to have
     /// failed when the next began, so that only the last can have been acknowledged.
     pub(super) async fn adopt_unlogged(&self, replayed: &mut Replayed) -> Result<(), OpenError> {
         let unlogged = self.unlogged(&replayed.broken).await?;
         for object in unlogged.into_iter().rev() {
             match self.adopt(&object).await {
                 Ok(records) => replayed.adopted += records,
-                Err(error) if matches!(error.kind, Kind::Corrupt | Kind::AlreadyExists | Kind::NotFound) => {
-                    tracing::warn!(object = %object.key, reason = error.reason, "a blob without a leaf is not adopted");
-                }
+                Err(error) if is_no_reason_to_stop(&error) => not_adopted(&object, &error),
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(self.settle().await?)
     }
 
-    /// Blobs that have no row, a tenant's in the order in which they were begun: a second's worth, and orphans.
+    /// Blobs with an entry that has no row, a tenant's in the order in which they were begun: a second's worth, and orphans.
     async fn unlogged(&self, broken: &[String]) -> Result<Vec<ObjectInfo>, Error> {
         let mut unlogged = Vec::new();
         let mut next = None;
         loop {
             let page = self.store.list(BLOBS, false, next.as_deref(), PAGE).await?;
-            for object in page.objects {
-                if !self.is_known(&object.key).await? && !broken.iter().any(|b| b == object.key.as_str()) {
-                    unlogged.push(object);
-                }
+            let whole = page.objects.into_iter().map(|object| async move {
+                let sound = !broken.iter().any(|b| b == object.key.as_str());
+                let unlogged = sound && self.standing(&object.key).await? != Standing::Whole;
+                Ok::<_, Error>(unlogged.then_some(object))
+            });
+            let mut found = stream::iter(whole).buffered(SIDE_BY_SIDE);
+            while let Some(object) = found.try_next().await? {
+                unlogged.extend(object);
             }
             match page.next {
                 Some(token) => next = Some(token),
@@ -63,59 +86,104 @@ impl Vault {
         }
     }
 
+    /// Adopts those of a blob's entries that have no row, each for itself, and returns how many.
     async fn adopt(&self, object: &ObjectInfo) -> Result<u64, Error> {
         let (footer, footer_sha256) = self.read_footer(&object.key).await?;
-        let blob = BlobName {
+        let name = BlobName {
             object_key: object.key.to_string(),
             object_version: String::new(),
             footer_sha256,
         };
-        let descriptors = self.open_descriptors(&footer, &blob.object_key).await?;
-        self.refuse_answered(&footer).await?;
-        let actor = crate::ledger::leaf::SYSTEM;
-        self.index_put(actor, &footer, &blob, object.length, &descriptors, true)
+        let mut wanted = Vec::new();
+        for index in self.missing(&footer, 0..footer.entries.len()).await? {
+            match self.refuse_answered(&footer, index).await {
+                Ok(()) => wanted.push(index),
+                Err(error) if is_no_reason_to_stop(&error) => not_adopted(object, &error),
+                Err(error) => return Err(error),
+            }
+        }
+        let outcomes = self
+            .index_found(&footer, &name, object.length, Told::ByAdoption, &wanted)
             .await?;
-        Ok(footer.entries.len() as u64)
+        let mut adopted = 0;
+        for outcome in outcomes.into_values() {
+            match outcome {
+                Ok(()) => adopted += 1,
+                Err(error) if is_no_reason_to_stop(&error) => not_adopted(object, &error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(adopted)
     }
 
     /// Refuses a try whose request was answered by another: a request has one record.
-    async fn refuse_answered(&self, footer: &Footer) -> Result<(), Error> {
-        for (request, entry) in footer
-            .entries
-            .iter()
-            .filter_map(|e| Some((e.request.as_ref()?, e)))
+    async fn refuse_answered(&self, footer: &Footer, index: usize) -> Result<(), Error> {
+        let entry = &footer.entries[index];
+        let Some(request) = &entry.request else {
+            return Ok(());
+        };
+        let key = Key::Request(footer.tenant.clone(), request.mac);
+        let Some(value) = self.index.get(&key).await? else {
+            return Ok(());
+        };
+        let row: RequestRow = self.rows.open(&key, &value)?;
+        let answered = row.expires_micros - limits::REQUEST_ID_MICROS;
+        let apart = footer.created.micros().abs_diff(answered);
+        if row.record_id[..] == entry.record.as_bytes()[..]
+            || apart >= limits::REQUEST_ID_MICROS.unsigned_abs()
         {
-            let key = Key::Request(footer.tenant.clone(), request.mac);
-            let Some(value) = self.index.get(&key).await? else {
-                continue;
-            };
-            let row: RequestRow = self.rows.open(&key, &value)?;
-            let answered = row.expires_micros - limits::REQUEST_ID_MICROS;
-            let apart = footer.created.micros().abs_diff(answered);
-            if row.record_id[..] != entry.record.as_bytes()[..]
-                && apart < limits::REQUEST_ID_MICROS.unsigned_abs()
-            {
-                return Err(Error::new(
-                    Kind::AlreadyExists,
-                    "REQUEST_ANSWERED",
-                    "another try of the same request was answered; this one is an orphan",
-                ));
-            }
+            return Ok(());
         }
-        Ok(())
+        Err(Error::new(
+            Kind::AlreadyExists,
+            "REQUEST_ANSWERED",
+            "another try of the same request was answered; this one is an orphan",
+        ))
     }
 
-    /// Whether the row of its first record names this very blob: a copy under another name is nobody's.
-    pub(super) async fn is_known(&self, object: &ObjectKey) -> Result<bool, Error> {
+    /// Whose a blob is. The row of a record counts if it names this very blob: a copy under another name is nobody's.
+    pub(super) async fn standing(&self, object: &ObjectKey) -> Result<Standing, Error> {
         let Some((tenant, first)) = format::parse_object_key(object) else {
-            return Ok(false);
+            return Ok(Standing::Nobodys);
         };
-        let Some(value) = self.index.get(&Key::Record(tenant.clone(), first)).await? else {
-            return Ok(false);
+        let first = self.names(object, &tenant, &first).await?;
+        if first.is_some_and(|entries| entries <= 1) {
+            return Ok(Standing::Whole);
+        }
+        let footer = match self.read_footer(object).await {
+            Ok((footer, _)) => footer,
+            // Nothing more is to be had of it; the scrub reports it.
+            Err(error) if error.kind == Kind::Corrupt && first.is_some() => return Ok(Standing::Whole),
+            Err(error) if error.kind == Kind::Corrupt => return Ok(Standing::Nobodys),
+            Err(error) => return Err(error),
+        };
+        let mut known = 0;
+        for entry in &footer.entries {
+            known += usize::from(self.names(object, &tenant, &entry.record).await?.is_some());
+        }
+        Ok(match known {
+            0 => Standing::Nobodys,
+            n if n == footer.entries.len() => Standing::Whole,
+            _ => Standing::Partly,
+        })
+    }
+
+    /// How many entries a blob has, if a record's row names it.
+    async fn names(
+        &self,
+        object: &ObjectKey,
+        tenant: &TenantId,
+        record: &RecordId,
+    ) -> Result<Option<u32>, Error> {
+        let Some(value) = self.index.get(&Key::Record(tenant.clone(), *record)).await? else {
+            return Ok(None);
         };
         // A row that does not authenticate is for the scrub to report; until then its blob stays where it is.
-        let located = self.parse_row(&tenant, &first, value);
-        Ok(located.is_err() || located.is_ok_and(|l| l.row.object_key == object.as_str()))
+        match self.parse_row(tenant, record, value) {
+            Ok(located) if located.row.object_key == object.as_str() => Ok(Some(located.row.entry_count)),
+            Ok(_) => Ok(None),
+            Err(_) => Ok(Some(1)),
+        }
     }
 
     /// Moves blobs that are older than an upload may live and that nothing names to quarantine, and aborts uploads of that age.
@@ -126,7 +194,9 @@ impl Vault {
         let mut done = Orphans::default();
         let oldest = self.clock.now().plus_micros(-limits::ORPHAN_MICROS).micros();
         for (key, upload, began) in self.store.uploads(BLOBS).await? {
-            if began < oldest {
+            let open =
+                format::parse_object_key(&key).is_some_and(|(_, record)| self.uploads.is_open(&record));
+            if began < oldest && !open {
                 self.store.abort(&key, &upload).await?;
                 done.aborted += 1;
             }
@@ -135,7 +205,7 @@ impl Vault {
         loop {
             let page = self.store.list(BLOBS, false, next.as_deref(), PAGE).await?;
             for object in page.objects.iter().filter(|o| o.modified_micros < oldest) {
-                if !self.is_known(&object.key).await? {
+                if self.standing(&object.key).await? == Standing::Nobodys {
                     self.quarantine(&object.key).await?;
                     done.quarantined += 1;
                 }
@@ -155,4 +225,13 @@ impl Vault {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What is wrong with one blob keeps no other from being adopted.
+fn is_no_reason_to_stop(error: &Error) -> bool {
+    matches!(error.kind, Kind::Corrupt | Kind::AlreadyExists | Kind::NotFound)
+}
+
+fn not_adopted(object: &ObjectInfo, error: &Error) {
+    tracing::warn!(object = %object.key, reason = error.reason, "a record without a leaf is not adopted");
 }

@@ -74,16 +74,7 @@ impl Place<'_> {
         rng: &dyn Rng,
     ) -> Result<Bytes, Error> {
         let encoded = zeroize::Zeroizing::new(to_proto(descriptor).encode_to_vec());
-        if encoded.len() > limits::DESCRIPTOR_BYTES {
-            let message = format!(
-                "the descriptor is too long limit={} bytes",
-                limits::DESCRIPTOR_BYTES
-            );
-            return Err(Error {
-                field: Some("descriptor".to_owned()),
-                ..Error::new(ErrorKind::Invalid, "DESCRIPTOR_TOO_LONG", message)
-            });
-        }
+        check_length(encoded.len())?;
         aead::wrap(key, &encoded, &self.context(), rng)
             .map(Bytes::from)
             .map_err(crypto_failed)
@@ -97,6 +88,21 @@ impl Place<'_> {
             storage::Descriptor::decode(opened.expose()).map_err(|_| Error::corrupt("descriptor"))?;
         from_proto(message).map_err(|_| Error::corrupt("descriptor"))
     }
+}
+
+/// Refuses a descriptor that is too long once it is encoded.
+pub(crate) fn check_length(encoded: usize) -> Result<(), Error> {
+    if encoded <= limits::DESCRIPTOR_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "the descriptor is too long limit={} bytes",
+        limits::DESCRIPTOR_BYTES
+    );
+    Err(Error {
+        field: Some("descriptor".to_owned()),
+        ..Error::new(ErrorKind::Invalid, "DESCRIPTOR_TOO_LONG", message)
+    })
 }
 
 /// Digest of what an entry holds beside its descriptor and the place's own fields.
@@ -158,6 +164,7 @@ pub(crate) fn to_proto(d: &Descriptor) -> storage::Descriptor {
             .map(|r| r.as_bytes().to_vec())
             .unwrap_or_default()
             .into(),
+        incomplete: d.incomplete,
     }
 }
 
@@ -179,7 +186,7 @@ pub(crate) fn party_to_proto(p: &Party) -> storage::Party {
     }
 }
 
-pub(super) fn from_proto(m: storage::Descriptor) -> Result<Descriptor, InvalidId> {
+pub(crate) fn from_proto(m: storage::Descriptor) -> Result<Descriptor, InvalidId> {
     Ok(Descriptor {
         conversation_id: m.conversation_id.parse()?,
         channel: Channel::from_number(m.channel).ok_or_else(unknown)?,
@@ -211,6 +218,7 @@ pub(super) fn from_proto(m: storage::Descriptor) -> Result<Descriptor, InvalidId
         derived_from: (!m.derived_from.is_empty())
             .then(|| RecordId::from_slice(&m.derived_from))
             .transpose()?,
+        incomplete: m.incomplete,
     })
 }
 

@@ -88,6 +88,11 @@ impl From<LedgerError> for Error {
                 "NOT_SHIPPED",
                 "the change is not in the bucket yet; repeat the call with the same request_id",
             ),
+            LedgerError::Behind => Self::new(
+                Kind::Unavailable,
+                "LOG_BEHIND",
+                "the bucket does not take the state log; nothing is stored until it does, try again",
+            ),
             LedgerError::Leaf(error) => {
                 Self::new(Kind::Internal, "LEAF", "a change could not be logged; report it").because(error)
             }

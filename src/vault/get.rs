@@ -1,11 +1,17 @@
 //! A recording comes back, whole or a range: only the segments that hold it are read, authenticated and opened.
 //!
 //! Ranges are read ahead, a bounded number of them, each with its room reserved; they are opened in order, in place.
+//!
+//! A reading waits for room only when it has none, and then for one segment if need be: so of any number of readings each goes
+//! on when any other lets go, and none waits for another that waits for it. What it reads ahead takes room that is to spare.
+//!
+//! What does not authenticate is read once more, with its extent's header: a bit that flipped on the way is not a damaged
+//! object. Nothing is given that did not authenticate.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     blob::store::{ByteRange, ObjectKey},
@@ -31,6 +37,9 @@ use super::{
 const RUN_SEGMENTS: u32 = 16;
 /// Reads that may be under way ahead of the one being opened.
 const READ_AHEAD: usize = 3;
+/// Quarters of the tenant's share beyond which a reading takes segments one by one, and beyond which it does not read ahead.
+const RUNS: u64 = 2;
+const RUNS_AHEAD: u64 = 1;
 
 /// Which bytes of the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,13 +66,13 @@ pub struct Reading {
     opener: Option<(u32, ExtentOpener)>,
     ready: VecDeque<Bytes>,
     /// Room of the run whose plaintext is in `ready`.
-    room: Option<Reservation>,
+    room: Option<Arc<Reservation>>,
 }
 
 struct Run {
     piece: Piece,
-    with_header: bool,
-    bytes: JoinHandle<Result<(Bytes, Reservation), Error>>,
+    room: Reservation,
+    bytes: AbortOnDropHandle<Result<Bytes, Error>>,
 }
 
 impl Vault {
@@ -79,12 +88,24 @@ impl Vault {
         range: ContentRange,
         purpose: Purpose,
     ) -> Result<Reading, Error> {
+        let _turn = self.turn(tenant).await?;
         let located = self
             .locate(tenant, &Name::Id(record))
             .await?
             .ok_or_else(Error::not_found)?;
         let (record, keys) = self.open_record(&located).await?;
         may_read(&record, purpose)?;
+        self.reading(located, record, keys, range)
+    }
+
+    /// Begins to read a record that passed gate 2.
+    pub(super) fn reading(
+        self: &Arc<Self>,
+        located: Located,
+        record: Record,
+        keys: DekKeys,
+        range: ContentRange,
+    ) -> Result<Reading, Error> {
         if range.offset >= record.size {
             return Err(Error {
                 field: Some("offset".into()),
@@ -131,13 +152,18 @@ impl Reading {
         self.length
     }
 
+    /// The room that the bytes given last lie in: whoever keeps them keeps it.
+    pub fn room(&self) -> Option<Arc<Reservation>> {
+        self.room.clone()
+    }
+
     /// The next bytes, authenticated; `None` after the last.
     ///
     /// Not cancel safe: drop the reading if a call is dropped.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] if the content does not authenticate or is not all there; nothing of it was given then. What the
-    /// store answered otherwise. The reading is over.
+    /// store answered otherwise. [`Kind::Exhausted`] if there was no room for a segment in time. The reading is over.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
@@ -145,99 +171,133 @@ impl Reading {
                 return Ok(Some(bytes));
             }
             self.room = None;
-            self.read_ahead();
-            let Some(run) = self.ahead.pop_front() else {
+            let run = match self.ahead.pop_front() {
+                Some(run) => Some(run),
+                None => self.begin_next().await?,
+            };
+            let Some(run) = run else {
                 return if self.delivered == self.length {
                     Ok(None)
                 } else {
                     Err(Error::corrupt("content"))
                 };
             };
+            self.read_ahead();
             self.open(run).await?;
         }
     }
 
-    fn read_ahead(&mut self) {
-        while self.ahead.len() <= READ_AHEAD {
-            let Some(piece) = self.next_run() else { return };
-            self.ahead.push_back(self.begin(piece));
+    /// The next run, as long as there is room to spare; else a segment, as soon as there is room for one.
+    async fn begin_next(&mut self) -> Result<Option<Run>, Error> {
+        if let Some(run) = self.begin_spare(RUNS) {
+            return Ok(Some(run));
         }
-    }
-
-    /// The next piece of at most [`RUN_SEGMENTS`] segments.
-    fn next_run(&mut self) -> Option<Piece> {
-        let piece = self.rest.take().or_else(|| self.pieces.next())?;
-        let (run, rest) = piece.split(RUN_SEGMENTS);
+        let Some(piece) = self.next_piece() else {
+            return Ok(None);
+        };
+        let (segment, rest) = piece.split(1);
         self.rest = rest;
-        Some(run)
+        let (tenant, (_, bytes)) = (&self.located.tenant, to_read(&segment));
+        let room = self.vault.budget.reserve_for(tenant, bytes).await?;
+        Ok(Some(self.begin(segment, room)))
     }
 
-    fn begin(&self, piece: Piece) -> Run {
-        let with_header = piece.first_segment == 0;
-        let (start, extra) = if with_header {
-            (piece.header_offset, stream::HEADER_LEN as u64)
-        } else {
-            (piece.offset, 0)
-        };
-        let range = ByteRange::Exact {
-            offset: self.located.row.offset + start,
-            length: piece.len + extra,
-        };
-        let (vault, object) = (Arc::clone(&self.vault), self.object.clone());
-        let bytes = tokio::spawn(async move {
-            let room = vault.budget.reserve(piece.len + extra).await?;
-            let object = vault.store.get(&object, range).await?;
-            Ok((object.bytes, room))
-        });
-        Run {
-            piece,
-            with_header,
-            bytes,
+    fn read_ahead(&mut self) {
+        while self.ahead.len() < READ_AHEAD {
+            let Some(run) = self.begin_spare(RUNS_AHEAD) else {
+                return;
+            };
+            self.ahead.push_back(run);
         }
+    }
+
+    /// The next run, if there is one and room to spare for it.
+    fn begin_spare(&mut self, quarters: u64) -> Option<Run> {
+        let piece = self.next_piece()?;
+        let (run, rest) = piece.split(RUN_SEGMENTS);
+        let (tenant, (_, bytes)) = (&self.located.tenant, to_read(&run));
+        let Some(room) = self.vault.budget.spare_for(tenant, bytes, quarters) else {
+            self.rest = Some(piece);
+            return None;
+        };
+        self.rest = rest;
+        Some(self.begin(run, room))
+    }
+
+    /// What is left of the piece that was begun, or the next one.
+    fn next_piece(&mut self) -> Option<Piece> {
+        self.rest.take().or_else(|| self.pieces.next())
+    }
+
+    fn begin(&self, piece: Piece, room: Reservation) -> Run {
+        let (offset, length) = to_read(&piece);
+        let range = self.range(offset, length);
+        let (vault, object) = (Arc::clone(&self.vault), self.object.clone());
+        let bytes = tokio::spawn(async move { Ok(vault.store.get(&object, range).await?.bytes) });
+        let bytes = AbortOnDropHandle::new(bytes);
+        Run { piece, room, bytes }
     }
 
     async fn open(&mut self, run: Run) -> Result<(), Error> {
-        let (bytes, room) = run
+        let bytes = run
             .bytes
             .await
             .map_err(|e| Error::new(Kind::Internal, "TASK", "a read was interrupted").because(e))??;
+        let opened = match self.authenticate(&run.piece, bytes).await {
+            Err(error) if error.kind == Kind::Corrupt => self.reopen(&run.piece).await,
+            opened => opened,
+        };
+        self.ready.extend(opened?.into_iter().filter(|b| !b.is_empty()));
+        self.room = Some(Arc::new(run.room));
+        Ok(())
+    }
+
+    /// Opens what was read for a piece, in place.
+    async fn authenticate(&mut self, piece: &Piece, bytes: Bytes) -> Result<Vec<Bytes>, Error> {
         let mut bytes = bytes
             .try_into_mut()
             .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        if run.with_header {
+        if piece.first_segment == 0 {
             if bytes.len() < stream::HEADER_LEN {
                 return Err(Error::corrupt("content"));
             }
             let header = bytes.split_to(stream::HEADER_LEN);
-            self.derive(run.piece.extent, &header)?;
+            self.derive(piece.extent, &header)?;
         } else if self
             .opener
             .as_ref()
-            .is_none_or(|(extent, _)| *extent != run.piece.extent)
+            .is_none_or(|(extent, _)| *extent != piece.extent)
         {
-            let header = self.read_header(run.piece.header_offset).await?;
-            self.derive(run.piece.extent, &header)?;
+            let header = self.read(piece.header_offset, stream::HEADER_LEN as u64).await?;
+            self.derive(piece.extent, &header)?;
         }
         let Some((_, opener)) = &self.opener else {
             return Err(Error::corrupt("content"));
         };
-        self.ready.extend(
-            run.piece
-                .open(opener, bytes)?
-                .into_iter()
-                .filter(|b| !b.is_empty()),
-        );
-        self.room = Some(room);
-        Ok(())
+        Ok(piece.open(opener, bytes)?)
     }
 
-    async fn read_header(&self, offset: u64) -> Result<Bytes, Error> {
-        let offset = self.located.row.offset + offset;
-        let range = ByteRange::Exact {
-            offset,
-            length: stream::HEADER_LEN as u64,
-        };
+    /// Reads a piece that did not authenticate once more, in the same room; the header as well, for nobody knows which lied.
+    async fn reopen(&mut self, piece: &Piece) -> Result<Vec<Bytes>, Error> {
+        tracing::warn!(object = %self.object, "content does not authenticate; it is read once more");
+        self.opener = None;
+        let (offset, length) = to_read(piece);
+        let bytes = self.read(offset, length).await?;
+        self.authenticate(piece, bytes).await
+    }
+
+    /// Bytes of the entry.
+    async fn read(&self, offset: u64, length: u64) -> Result<Bytes, Error> {
+        let range = self.range(offset, length);
         Ok(self.vault.store.get(&self.object, range).await?.bytes)
+    }
+
+    /// Where bytes of the entry lie in the object.
+    fn range(&self, offset: u64, length: u64) -> ByteRange {
+        ByteRange::Exact {
+            offset: self.located.row.offset + offset,
+            length,
+        }
     }
 
     fn derive(&mut self, extent: u32, header: &[u8]) -> Result<(), Error> {
@@ -257,11 +317,12 @@ impl Reading {
     }
 }
 
-impl Drop for Reading {
-    fn drop(&mut self) {
-        for run in &self.ahead {
-            run.bytes.abort();
-        }
+/// Offset within the entry and length of what is read for a piece: with the extent's header, where it lies just before.
+fn to_read(piece: &Piece) -> (u64, u64) {
+    if piece.first_segment == 0 {
+        (piece.header_offset, piece.len + stream::HEADER_LEN as u64)
+    } else {
+        (piece.offset, piece.len)
     }
 }
 

@@ -55,6 +55,11 @@ impl IndexKeyStore {
             if row.next_slot >= SLOTS {
                 return Ok(None);
             }
+            if row.next_slot == 0 {
+                // Its leaf may still be queued, if whoever began it was not answered: lost with the index, the page would take
+                // with it all that was sealed under it. Leaves are shipped in order, so the tenant's keys are there as well.
+                self.ledger.settled().await.map_err(unavailable)?;
+            }
             let end = (row.next_slot + count).min(SLOTS);
             let taken = OpenPageRow {
                 page_id: row.page_id.clone(),

@@ -43,6 +43,7 @@ enum Through {
     Time,
     Conversation(Number),
     Subject(Number),
+    Source(RecordId),
 }
 
 impl Vault {
@@ -59,6 +60,7 @@ impl Vault {
         token: Option<&str>,
         purpose: Purpose,
     ) -> Result<ListPage, Error> {
+        let _turn = self.turn(tenant).await?;
         self.active_tenant(tenant).await?;
         let mac_key = self.keys.region().row_mac();
         let stated = state_query(tenant, query, order);
@@ -120,6 +122,9 @@ impl Vault {
 
     /// The index to read, or `None` if the query names somebody that nobody knows.
     async fn narrowest(&self, tenant: &TenantId, query: &Query) -> Result<Option<Through>, Error> {
+        if let Some(source) = query.derived_from {
+            return Ok(Some(Through::Source(source)));
+        }
         let keys = self.keys.tenant(tenant).await?;
         let key = keys.index_key();
         let (blind, through): (_, fn(Number) -> Through) = if let Some(subject) = &query.subject {
@@ -168,6 +173,7 @@ impl Through {
             Self::Time => Range::ByTime(tenant.clone(), from, until),
             Self::Conversation(number) => Range::ByConversation(tenant.clone(), number, from, until),
             Self::Subject(number) => Range::BySubject(tenant.clone(), number, from, until),
+            Self::Source(source) => Range::BySource(tenant.clone(), source, from, until),
         }
     }
 
@@ -176,6 +182,7 @@ impl Through {
             Self::Time => Key::ByTime(tenant.clone(), start, record),
             Self::Conversation(number) => Key::ByConversation(tenant.clone(), number, start, record),
             Self::Subject(number) => Key::BySubject(tenant.clone(), number, start, record),
+            Self::Source(source) => Key::BySource(tenant.clone(), source, start, record),
         }
     }
 }
@@ -185,7 +192,8 @@ fn position(key: &Key) -> Option<(Timestamp, RecordId)> {
     match key {
         Key::ByTime(_, start, record)
         | Key::ByConversation(_, _, start, record)
-        | Key::BySubject(_, _, start, record) => Some((*start, *record)),
+        | Key::BySubject(_, _, start, record)
+        | Key::BySource(_, _, start, record) => Some((*start, *record)),
         _ => None,
     }
 }
@@ -209,6 +217,10 @@ fn state_query(tenant: &TenantId, query: &Query, order: Order) -> Vec<u8> {
         Some(crate::domain::record::SubjectIdentifier::Tel(tel)) => stated.u32(1).text(tel.as_str()),
         Some(crate::domain::record::SubjectIdentifier::Mailto(m)) => stated.u32(2).text(&m.folded()),
         Some(crate::domain::record::SubjectIdentifier::External(id)) => stated.u32(3).text(id.as_str()),
+    };
+    stated = match &query.derived_from {
+        None => stated.bytes(&[]),
+        Some(source) => stated.bytes(source.as_bytes()),
     };
     for (key, value) in &query.labels {
         stated = stated.text(key.as_str()).text(value);

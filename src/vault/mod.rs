@@ -10,6 +10,8 @@ pub mod fuzz;
 mod get;
 mod keystore;
 mod list;
+mod making;
+mod message;
 mod open;
 mod page_token;
 mod payload;
@@ -21,7 +23,9 @@ mod retention_class;
 mod rows;
 mod tenant;
 mod terms;
+mod turns;
 mod update;
+mod uploads;
 mod verify;
 
 use std::sync::Arc;
@@ -42,12 +46,14 @@ pub use budget::Budget;
 pub use error::{Error, Kind};
 pub use get::{ContentRange, Reading};
 pub use list::{ListPage, Order};
-pub use open::{OpenError, Opened, VaultSettings};
+pub use message::MessageSpec;
+pub use open::{OpenError, Opened, UploadSettings, VaultSettings};
 pub use put::{Closing, Draft, Put, PutSpec};
 pub use record::Name;
 pub use replay::Replayed;
 pub use tenant::{TenantChange, TenantPage};
 pub use update::{DescriptorChange, UpdateSpec};
+pub use uploads::{BeginSpec, CommitSpec, UploadStatus, UploadWriter};
 pub use verify::{Finding, Report};
 
 /// A vault that is open: one region, one bucket, one index.
@@ -63,7 +69,10 @@ pub struct Vault {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     budget: Budget,
+    turns: turns::Turns,
     under_way: put::UnderWay,
+    uploads: uploads::Uploads,
+    lanes: message::Lanes,
 }
 
 impl Vault {
@@ -80,6 +89,11 @@ impl Vault {
     /// What may be in flight.
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// Bytes of unfinished uploads in the data directory.
+    pub fn spooled_bytes(&self) -> u64 {
+        self.uploads.spooled_bytes()
     }
 
     /// The time, as this vault sees it.

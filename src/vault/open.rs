@@ -19,6 +19,7 @@ use crate::{
     domain::{
         clock::{Clock, Rng},
         ids::{IndexId, RegionName, VaultId},
+        limits,
     },
     index::{Change, Expect, Index, Key, LogId, LogKind, Range, Scan, Scope},
     keys::{
@@ -32,15 +33,19 @@ use crate::{
         outbox::{Causes, Ledger, LedgerParts, ShipObserver, Until, retire},
     },
     proto::storage::{Claim, EpochRow, LogRow, RootEpochCreated, VaultManifest, state_leaf::Body},
+    spool::{Disk, Spool},
 };
 
 use super::{
     Budget, Error, Vault, apply,
     keystore::IndexKeyStore,
+    message::Lanes,
     put::UnderWay,
     record::{plain_row, read_plain},
     replay::{self, Replayed},
     rows::RowCodec,
+    turns::Turns,
+    uploads::Uploads,
 };
 
 pub(super) const MANIFEST: &str = "vault/manifest";
@@ -59,10 +64,36 @@ pub struct VaultSettings {
     pub node: u32,
     /// Bytes that may be in flight.
     pub memory_budget: u64,
+    /// Of these, what one tenant may have, hundredths.
+    pub tenant_share_percent: u8,
     /// Which index this is: the claim in the bucket names it.
     pub index_id: IndexId,
     /// Take the vault from an index that is gone.
     pub take_over: bool,
+    /// Where unfinished uploads are kept.
+    pub uploads: UploadSettings,
+}
+
+/// Where unfinished uploads are kept, and for how long.
+#[derive(Clone, Debug)]
+pub struct UploadSettings {
+    /// The directory of their files.
+    pub disk: Arc<dyn Disk>,
+    /// Bytes that may lie there.
+    pub spool_bytes: u64,
+    /// How long an upload may take, at most [`limits::UPLOAD_MICROS`].
+    pub life_micros: i64,
+}
+
+impl UploadSettings {
+    /// With the longest life, and the default room.
+    pub fn new(disk: Arc<dyn Disk>) -> Self {
+        Self {
+            disk,
+            spool_bytes: limits::SPOOL_BYTES,
+            life_micros: limits::UPLOAD_MICROS,
+        }
+    }
 }
 
 /// Why a vault does not open.
@@ -135,18 +166,25 @@ pub struct Opened {
     pub replayed: Option<Replayed>,
     stop: watch::Sender<bool>,
     shipping: JoinHandle<()>,
+    syncing: JoinHandle<()>,
 }
 
 impl Opened {
-    /// Ships what is queued and stops.
+    /// Ends the groups of messages that are under way, ships what is queued and stops.
     pub async fn close(self) {
+        self.vault.lanes.finish().await;
         self.stop.send_replace(true);
+        let _ = self.syncing.await;
         let _ = self.shipping.await;
     }
 
     /// Stops at once, as if the process had died: what is queued stays queued.
     #[cfg(any(test, feature = "testing"))]
     pub async fn crash(self) {
+        self.syncing.abort();
+        let _ = self.syncing.await;
+        self.vault.uploads.halt();
+        self.vault.lanes.cut().await;
         self.shipping.abort();
         let _ = self.shipping.await;
     }
@@ -203,6 +241,7 @@ impl Vault {
         for log in in_bucket.values() {
             log.verify_signature(region.signing().public_key())?;
         }
+        bind_index(&parts, id).await?;
         let vault = assemble(&parts, &settings, realm, &region, anchor.as_ref(), term);
         vault.register_log().await?;
         if let Some(created) = genesis {
@@ -212,19 +251,24 @@ impl Vault {
         let replayed = replay::catch_up(&vault, &in_bucket).await?;
         vault.retire_earlier_logs().await?;
         let (stop, stopped) = watch::channel(false);
-        let shipping = tokio::spawn(Arc::clone(&vault.ledger).run(stopped));
+        let shipping = tokio::spawn(Arc::clone(&vault.ledger).run(stopped.clone()));
         let replayed = match replayed {
             None => None,
             Some(mut replayed) => {
                 vault.adopt_unlogged(&mut replayed).await?;
+                vault.caught_up().await?;
                 Some(replayed)
             }
         };
+        // After all that the bucket knows: an upload may have become a record before the last process ended.
+        vault.find_uploads().await?;
+        let syncing = tokio::spawn(Arc::clone(&vault).sync_uploads(stopped));
         Ok(Opened {
             vault,
             replayed,
             stop,
             shipping,
+            syncing,
         })
     }
 
@@ -361,8 +405,14 @@ fn assemble(
         rows,
         clock: Arc::clone(&parts.clock),
         rng: Arc::clone(&parts.rng),
-        budget: Budget::new(settings.memory_budget),
+        budget: Budget::shared(settings.memory_budget, settings.tenant_share_percent),
+        turns: Turns::new(),
         under_way: UnderWay::default(),
+        uploads: Uploads::new(
+            Spool::new(Arc::clone(&settings.uploads.disk), settings.uploads.spool_bytes),
+            settings.uploads.life_micros.min(limits::UPLOAD_MICROS),
+        ),
+        lanes: Lanes::default(),
     })
 }
 
@@ -391,24 +441,24 @@ async fn find_or_make(
         return Err(OpenError::WrongRegion(manifest.region));
     }
     let id = VaultId::from_slice(&manifest.vault_id).map_err(|_| OpenError::Manifest)?;
-    match indexed {
-        Some(have) if have == id.as_bytes() => {}
-        Some(_) => return Err(OpenError::WrongIndex),
-        None => {
-            let row = crate::index::Row {
-                key: Key::Meta(META_VAULT),
-                value: id.as_bytes().to_vec(),
-            };
-            parts
-                .index
-                .commit(Change {
-                    put: vec![row],
-                    ..Change::default()
-                })
-                .await?;
-        }
+    if indexed.is_some_and(|have| have != id.as_bytes()) {
+        return Err(OpenError::WrongIndex);
     }
     Ok((id, sha256))
+}
+
+/// Binds an index to its vault, once the root has vouched for the manifest: one that was misread must not be remembered.
+async fn bind_index(parts: &Parts, id: VaultId) -> Result<(), OpenError> {
+    let row = crate::index::Row {
+        key: Key::Meta(META_VAULT),
+        value: id.as_bytes().to_vec(),
+    };
+    let bound = Change {
+        put: vec![row],
+        ..Change::default()
+    };
+    parts.index.commit(bound).await?;
+    Ok(())
 }
 
 /// What the region's keyring vouches for the manifest by.
@@ -431,9 +481,11 @@ async fn make_manifest(
         country: settings.country.clone(),
         created_micros: now.micros(),
     };
-    match parts.store.put(key, manifest.encode_to_vec().into()).await {
+    let manifest = bytes::Bytes::from(manifest.encode_to_vec());
+    match parts.store.put(key, manifest.clone()).await {
+        Ok(_) => Ok(manifest),
         // Whoever was first made the vault: read what is there.
-        Ok(_) | Err(StoreError::AlreadyExists) => Ok(parts.store.get(key, ByteRange::Full).await?.bytes),
+        Err(StoreError::AlreadyExists) => Ok(parts.store.get(key, ByteRange::Full).await?.bytes),
         Err(error) => Err(error.into()),
     }
 }
@@ -549,6 +601,14 @@ async fn open_epoch(
         let key = parts.provider.unwrap(label, &grant).await?;
         let region = RegionKeys::open(realm, row.epoch, &key, &row.sealed_keyring)?;
         return Ok((Arc::new(region), None));
+    }
+    // Nothing vouches for the manifest yet, and what is made now will for ever: it must not have been misread.
+    let again = parts
+        .store
+        .get(&ObjectKey::parse(MANIFEST)?, ByteRange::Full)
+        .await?;
+    if manifest_sha256(&again.bytes) != *manifest {
+        return Err(OpenError::Manifest);
     }
     // The manifest, written before, is the intent: a crash from here on finds the same epoch by its label.
     let label = EpochLabel {

@@ -14,7 +14,7 @@ use crate::{
     proto::storage::SealedPayload,
 };
 
-use super::{Error, Vault};
+use super::{Error, Kind, Vault};
 
 impl Vault {
     /// Seals a payload under a DEK and slot of its own.
@@ -80,13 +80,31 @@ impl Vault {
         }
     }
 
-    /// Reads a payload object and checks that its bytes are those that its name promises.
+    /// Reads a payload object and checks that its bytes are those that its name promises; once more if they are not.
     pub(super) async fn read_payload(&self, payload: &SealedPayload) -> Result<Bytes, Error> {
+        once_more(|| self.read_payload_once(payload)).await
+    }
+
+    async fn read_payload_once(&self, payload: &SealedPayload) -> Result<Bytes, Error> {
         let object = self.store.get(&payload_key(payload)?, ByteRange::Full).await?;
         if name_payload(&object.bytes).sha256 != payload.sha256 {
             return Err(Error::corrupt("payload"));
         }
         Ok(object.bytes)
+    }
+}
+
+/// Reads stored data, once more if it was not what it should be: a bit that flipped on the way is not a damaged object.
+pub(super) async fn once_more<T, Read>(read: impl Fn() -> Read) -> Result<T, Error>
+where
+    Read: Future<Output = Result<T, Error>>,
+{
+    match read().await {
+        Err(error) if error.kind == Kind::Corrupt => {
+            tracing::warn!(%error, "stored data does not authenticate; it is read once more");
+            read().await
+        }
+        done => done,
     }
 }
 

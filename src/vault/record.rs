@@ -76,6 +76,7 @@ impl Vault {
     /// # Errors
     /// [`Kind::NotFound`] if there is none, or it is shredded; [`Kind::Corrupt`] if it does not authenticate.
     pub async fn record(&self, tenant: &TenantId, name: &Name, purpose: Purpose) -> Result<Record, Error> {
+        let _turn = self.turn(tenant).await?;
         let located = self.locate(tenant, name).await?.ok_or_else(Error::not_found)?;
         let (record, _) = self.open_record(&located).await?;
         if !may_see(&record, purpose) {
@@ -242,6 +243,7 @@ pub(super) struct BlobName {
 pub(super) fn record_row(
     footer: &Footer,
     index: usize,
+    offset: u64,
     blob: &BlobName,
     descriptor: &Descriptor,
 ) -> RecordRow {
@@ -259,7 +261,7 @@ pub(super) fn record_row(
         footer_sha256: blob.footer_sha256.to_vec().into(),
         entry_index: u32::try_from(index).unwrap_or(u32::MAX),
         entry_count: u32::try_from(footer.entries.len()).unwrap_or(u32::MAX),
-        offset: footer.entry_offset(index),
+        offset,
         plaintext_length: entry.plaintext_length,
         page_id: entry.page.as_bytes().to_vec().into(),
         slot: u32::from(entry.slot),

@@ -5,12 +5,12 @@
 //! The same functions make the rows that made them the first time.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use ring::digest;
 
 use crate::{
@@ -22,11 +22,11 @@ use crate::{
         clock::Timestamp,
         ids::{RecordId, TenantId},
     },
-    index::{Change, IndexError, Key, LogId, Range, Row, Scan, Scope},
+    index::{Change, Key, LogId, Range, Row, Scan, Scope},
     ledger::{
         leaf,
         log::{LogName, LogReader},
-        outbox::{LedgerError, Until},
+        outbox::Until,
     },
     proto::storage::{
         EpochRow, LogRow, RecordUpdated, RecordsPut, StateLeaf, TenantRow, TenantUpdated, state_leaf::Body,
@@ -36,11 +36,13 @@ use crate::{
 use super::{
     Error, Kind, OpenError, Vault, apply,
     open::log_row,
+    payload::once_more,
+    put::{Blob, Fresh, Outcomes, Told},
     record::{BlobName, Name, plain_row},
 };
 
 /// Put leaves applied side by side: their blobs' footers are read and their commits share an fsync.
-const SIDE_BY_SIDE: usize = 32;
+pub(super) const SIDE_BY_SIDE: usize = 32;
 
 /// What a replay did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +51,7 @@ pub struct Replayed {
     pub leaves: u64,
     /// Records indexed from their leaves.
     pub records: u64,
-    /// Blobs without a leaf that were indexed and logged.
+    /// Records without a leaf that were indexed and logged.
     pub adopted: u64,
     /// What a leaf promises and the bucket does not hold, or not as it was: for the operator, by object.
     pub broken: Vec<String>,
@@ -88,14 +90,25 @@ pub(super) async fn newest_epoch(
     Ok(newest)
 }
 
+/// Set while an index catches up, until blobs without a leaf are adopted.
+const CATCHING_UP: Key = Key::Meta("catching-up");
+
 /// Applies every leaf that the index lacks. `None` if it lacks none.
+///
+/// If the last start did not come to its end, it begins anew: what waited for its predecessors then was forgotten, whatever
+/// the logs are said to be applied to, and nothing was adopted. What is there is not made again.
 pub(super) async fn catch_up(
     vault: &Arc<Vault>,
     in_bucket: &BTreeMap<LogId, LogReader>,
 ) -> Result<Option<Replayed>, OpenError> {
+    let interrupted = vault.index.get(&CATCHING_UP).await?.is_some();
     let mut behind = Vec::new();
     for (log, reader) in in_bucket {
-        let applied = applied(vault, *log).await?;
+        let applied = if interrupted {
+            0
+        } else {
+            applied(vault, *log).await?
+        };
         if applied < reader.head().size {
             behind.push((*log, reader, applied));
         }
@@ -108,6 +121,11 @@ pub(super) async fn catch_up(
         logs = behind.len(),
         "the index is behind the bucket, catching up before serving"
     );
+    let begun = Row {
+        key: CATCHING_UP,
+        value: Vec::new(),
+    };
+    vault.index.commit(put_rows(vec![begun])).await?;
     let mut replay = Replay::new(vault);
     for (log, reader, from) in behind {
         check_chain(reader, in_bucket, from).await?;
@@ -220,6 +238,8 @@ impl<'a> Replay<'a> {
         position: u64,
         closed: bool,
     ) -> Result<(), OpenError> {
+        // A log of a process that did not get far may have more queued here than it has in the bucket.
+        let position = position.max(applied(self.vault, log).await?);
         let before = log_row(&*self.vault.index, log).await?;
         let name = LogName {
             vault: self.vault.realm.vault,
@@ -347,7 +367,7 @@ impl<'a> Replay<'a> {
 
     async fn facts(&mut self, facts: Vec<RecordsPut>) -> Result<(), OpenError> {
         let vault = self.vault;
-        let outcomes: Vec<(RecordsPut, Result<u64, Error>)> = stream::iter(facts)
+        let outcomes: Vec<(RecordsPut, Result<u64, Error>)> = stream::iter(joined(facts))
             .map(|put| async move {
                 let indexed = vault.index_logged(&put).await;
                 (put, indexed)
@@ -457,6 +477,40 @@ fn hex_of(body: &RecordUpdated) -> String {
         .unwrap_or_default()
 }
 
+/// The places of the entries that a put leaf names; `None` unless it names some, and all of them are the footer's.
+fn entries_named(footer: &Footer, put: &RecordsPut) -> Option<BTreeSet<usize>> {
+    let ids = footer.entries.iter().map(|entry| &entry.record.as_bytes()[..]);
+    let places: HashMap<&[u8], usize> = ids.enumerate().map(|(place, id)| (id, place)).collect();
+    let named = put.record_ids.iter().map(|id| places.get(&id[..]).copied());
+    let named: BTreeSet<usize> = named.collect::<Option<_>>()?;
+    (!named.is_empty()).then_some(named)
+}
+
+/// What a leaf says cannot be refused: the bucket contradicts itself.
+fn contradicted(error: Error) -> Error {
+    match error.kind {
+        Kind::AlreadyExists | Kind::Conflict => Error::corrupt("leaf").because(error),
+        _ => error,
+    }
+}
+
+/// Leaves of one blob as one, so that its footer is read once.
+fn joined(facts: Vec<RecordsPut>) -> Vec<RecordsPut> {
+    let mut joined: Vec<RecordsPut> = Vec::with_capacity(facts.len());
+    let mut places: HashMap<(String, Bytes), usize> = HashMap::new();
+    for fact in facts {
+        let blob = (fact.object_key.clone(), fact.footer_sha256.clone());
+        match places.get(&blob) {
+            Some(place) => joined[*place].record_ids.extend(fact.record_ids),
+            None => {
+                places.insert(blob, joined.len());
+                joined.push(fact);
+            }
+        }
+    }
+    joined
+}
+
 impl Vault {
     /// Slots of pages that were being filled may have been used without a trace in this index, if it is a copy from before a
     /// crash: those pages take no more. Every process fills pages of its own, and the leaf of a page is in the bucket before
@@ -533,59 +587,113 @@ impl Vault {
             .await
     }
 
-    /// Indexes the records of a put leaf, unless they are; returns how many it indexed.
+    /// Indexes the records that a put leaf names, unless they are; returns how many it indexed.
     async fn index_logged(&self, put: &RecordsPut) -> Result<u64, Error> {
         let object = ObjectKey::parse(&put.object_key)?;
+        if self.has_all(put).await? {
+            return Ok(0);
+        }
         let (footer, sha256) = self.read_footer(&object).await?;
         if sha256[..] != put.footer_sha256[..] {
             return Err(Error::corrupt("footer"));
         }
-        let named: Vec<&[u8]> = put.record_ids.iter().map(|id| &id[..]).collect();
-        if !footer.entries.iter().map(|e| &e.record.as_bytes()[..]).eq(named) {
-            return Err(Error::corrupt("leaf"));
-        }
+        let named = entries_named(&footer, put).ok_or_else(|| Error::corrupt("leaf"))?;
         let blob = BlobName {
             object_key: put.object_key.clone(),
             object_version: put.object_version.clone(),
             footer_sha256: sha256,
         };
-        self.index_footer(&footer, &blob).await
+        let missing = self.missing(&footer, named).await?;
+        let outcomes = self
+            .index_found(&footer, &blob, put.object_length, Told::Already, &missing)
+            .await?;
+        for outcome in outcomes.into_values() {
+            outcome.map_err(contradicted)?;
+        }
+        Ok(missing.len() as u64)
     }
 
-    /// Indexes the records of a footer, unless they are, without a leaf; returns how many it indexed.
-    async fn index_footer(&self, footer: &Footer, blob: &BlobName) -> Result<u64, Error> {
-        let first = Key::Record(footer.tenant.clone(), footer.entries[0].record);
-        if self.index.get(&first).await?.is_some() {
-            return Ok(0);
-        }
-        let descriptors = self.open_descriptors(footer, &blob.object_key).await?;
-        for _ in 0..SIDE_BY_SIDE {
-            let change = self.put_rows(footer, blob, &descriptors).await?;
-            match self.commit_long(change, Until::Queued).await {
-                Ok(_) => return Ok(footer.entries.len() as u64),
-                // Another of those side by side minted a number for the same identifier: look again.
-                Err(LedgerError::Index(IndexError::Expectation(_))) => {}
-                Err(error) => return Err(error.into()),
+    /// Whether rows name all the records of a put leaf, in the blob that it names: a start after one that was cut short need
+    /// not read every footer again.
+    async fn has_all(&self, put: &RecordsPut) -> Result<bool, Error> {
+        let Some((tenant, _)) = format::parse_object_key(&ObjectKey::parse(&put.object_key)?) else {
+            return Ok(false);
+        };
+        for id in &put.record_ids {
+            let id = RecordId::from_slice(id).map_err(|_| Error::corrupt("leaf"))?;
+            let Some(value) = self.index.get(&Key::Record(tenant.clone(), id)).await? else {
+                return Ok(false);
+            };
+            if self.parse_row(&tenant, &id, value)?.row.object_key != put.object_key {
+                return Ok(false);
             }
         }
-        Err(Error::corrupt("leaf"))
+        Ok(true)
     }
 
-    pub(super) async fn open_descriptors(
+    /// The index has all that the bucket has.
+    pub(super) async fn caught_up(&self) -> Result<(), OpenError> {
+        let done = Change {
+            delete: vec![CATCHING_UP],
+            ..Change::default()
+        };
+        self.index.commit(done).await?;
+        Ok(())
+    }
+
+    /// Those of a footer's entries that no row names.
+    pub(super) async fn missing(
         &self,
         footer: &Footer,
-        object_key: &str,
-    ) -> Result<Vec<crate::domain::record::Descriptor>, Error> {
+        entries: impl IntoIterator<Item = usize>,
+    ) -> Result<Vec<usize>, Error> {
+        let entries: Vec<usize> = entries.into_iter().collect();
+        let key = |index: &usize| Key::Record(footer.tenant.clone(), footer.entries[*index].record);
+        let found = self
+            .index
+            .get_many(&entries.iter().map(key).collect::<Vec<_>>())
+            .await?;
+        let absent = entries
+            .into_iter()
+            .zip(found)
+            .filter(|(_, found)| found.is_none());
+        Ok(absent.map(|(index, _)| index).collect())
+    }
+
+    /// Opens the descriptors of entries that were found in a blob, and makes them known.
+    pub(super) async fn index_found(
+        &self,
+        footer: &Footer,
+        name: &BlobName,
+        length: u64,
+        told: Told,
+        entries: &[usize],
+    ) -> Result<Outcomes, Error> {
         if footer.vault != self.realm.vault {
             return Err(Error::corrupt("footer"));
         }
-        let opened = (0..footer.entries.len()).map(|index| self.open_entry(footer, index, object_key));
-        let opened: Vec<_> = stream::iter(opened).buffered(1).try_collect().await?;
-        Ok(opened.into_iter().map(|(descriptor, _)| descriptor).collect())
+        let mut descriptors = Vec::with_capacity(entries.len());
+        for index in entries {
+            descriptors.push(self.open_entry(footer, *index, &name.object_key).await?.0);
+        }
+        let fresh = entries.iter().zip(&descriptors);
+        let fresh = fresh.map(|(index, descriptor)| Fresh {
+            index: *index,
+            descriptor,
+            actor: leaf::SYSTEM,
+        });
+        let blob = Blob { footer, name, length };
+        Ok(self.index_entries(&blob, told, fresh.collect()).await)
     }
 
     /// Reads the footer at the end of a blob, and its SHA-256. Not yet authenticated: the caller compares it with what is.
+    ///
+    /// Read once more if it is malformed: a replay leaves out what it cannot read.
     pub(super) async fn read_footer(&self, object: &ObjectKey) -> Result<(Footer, [u8; 32]), Error> {
+        once_more(|| self.read_footer_once(object)).await
+    }
+
+    async fn read_footer_once(&self, object: &ObjectKey) -> Result<(Footer, [u8; 32]), Error> {
         let mut length = TAIL_LEN;
         loop {
             let tail = match self.store.get(object, ByteRange::Suffix { length }).await {

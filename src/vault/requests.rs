@@ -95,7 +95,7 @@ impl Vault {
 
     /// An answer that repeats an earlier one promises what that one did: the leaf is in the bucket.
     pub(super) async fn ship_before_repeating(&self) -> Result<(), Error> {
-        Ok(self.ledger.ship().await?)
+        Ok(self.ledger.settled().await?)
     }
 
     /// Adds a request's row to a change, unless a later use of the same id is known already: leaves may be replayed in any order.
@@ -108,18 +108,27 @@ impl Vault {
         at: Timestamp,
     ) -> Result<(), Error> {
         let row = self.request_row(tenant, tag, record, at);
-        match self.index.get(&row.key).await? {
-            None => change.expect.push(Expect::Absent(row.key.clone())),
-            Some(value) => {
-                let have: RequestRow = self.rows.open(&row.key, &value)?;
-                if have.expires_micros >= at.plus_micros(limits::REQUEST_ID_MICROS).micros() {
-                    return Ok(());
-                }
-                change.expect.push(Expect::Equals(row.key.clone(), value));
-            }
+        let found = self.index.get(&row.key).await?;
+        if let Some(expect) = self.remembers(&row, found, at)? {
+            change.expect.push(expect);
+            change.put.push(row);
         }
-        change.put.push(row);
         Ok(())
+    }
+
+    /// What must hold for a request's row to be written over what was found in its place; `None` if that is a later use of the id.
+    pub(super) fn remembers(
+        &self,
+        row: &Row,
+        found: Option<Vec<u8>>,
+        at: Timestamp,
+    ) -> Result<Option<Expect>, Error> {
+        let Some(value) = found else {
+            return Ok(Some(Expect::Absent(row.key.clone())));
+        };
+        let have: RequestRow = self.rows.open(&row.key, &value)?;
+        let later = have.expires_micros >= at.plus_micros(limits::REQUEST_ID_MICROS).micros();
+        Ok((!later).then(|| Expect::Equals(row.key.clone(), value)))
     }
 }
 

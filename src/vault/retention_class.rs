@@ -138,12 +138,16 @@ impl Vault {
     ) -> Result<(), Error> {
         match self.retention_class(tenant, id).await? {
             Some(_) => Ok(()),
-            None => Err(Error::invalid(
-                field,
-                "must name a retention class of the tenant; create it first",
-            )),
+            None => Err(no_class(field)),
         }
     }
+}
+
+pub(super) fn no_class(field: &str) -> Error {
+    Error::invalid(
+        field,
+        "must name a retention class of the tenant; create it first",
+    )
 }
 
 fn class_to_proto(class: &RetentionClass) -> storage::RetentionClass {

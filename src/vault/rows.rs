@@ -80,6 +80,11 @@ fn key_bytes(key: &Key) -> Vec<u8> {
             .bytes(number)
             .i64(start.micros())
             .bytes(record.as_bytes()),
+        Key::BySource(tenant, source, start, record) => row(21)
+            .text(tenant.as_str())
+            .bytes(source.as_bytes())
+            .i64(start.micros())
+            .bytes(record.as_bytes()),
         Key::Identifier(tenant, blind) => row(18).text(tenant.as_str()).bytes(blind),
         Key::External(tenant, blind) => row(19).text(tenant.as_str()).bytes(blind),
         Key::Request(tenant, blind) => row(20).text(tenant.as_str()).bytes(blind),

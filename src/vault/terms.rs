@@ -29,6 +29,8 @@ pub(crate) struct Terms {
     /// People and agents.
     pub(crate) subjects: BTreeSet<Blind>,
     pub(crate) external: Option<Blind>,
+    /// What the record was derived from: a vault-minted id, so it needs no blinding.
+    pub(crate) source: Option<RecordId>,
     pub(crate) start: Timestamp,
 }
 
@@ -54,6 +56,7 @@ impl Terms {
             conversation: conversation(key, &descriptor.conversation_id),
             subjects,
             external: descriptor.external_id.as_ref().map(|id| external(key, id)),
+            source: descriptor.derived_from,
             start: descriptor.start,
         }
     }
@@ -73,6 +76,8 @@ impl Terms {
         }
         let subjects = self.subjects.iter().filter_map(|blind| numbers.known.get(blind));
         keys.extend(subjects.map(|n| Key::BySubject(tenant.clone(), *n, self.start, *record)));
+        let source = self.source.iter();
+        keys.extend(source.map(|of| Key::BySource(tenant.clone(), *of, self.start, *record)));
         keys
     }
 }
@@ -101,14 +106,14 @@ pub(crate) fn agent(key: &IndexKey, id: &Text) -> Blind {
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     pub(crate) known: BTreeMap<Blind, Number>,
-    pub(crate) minted: Vec<Row>,
+    pub(crate) minted: BTreeMap<Blind, Row>,
 }
 
 impl Numbers {
     /// What must hold for the minted rows to be written.
     pub(crate) fn expectations(&self) -> Vec<Expect> {
         self.minted
-            .iter()
+            .values()
             .map(|row| Expect::Absent(row.key.clone()))
             .collect()
     }
@@ -148,12 +153,10 @@ pub(crate) async fn numbers(
             None => {
                 let mut number = Number::default();
                 rng.fill(&mut number)?;
-                numbers.minted.push(rows.row(
-                    key,
-                    &IdentifierRow {
-                        number: number.to_vec().into(),
-                    },
-                ));
+                let row = IdentifierRow {
+                    number: number.to_vec().into(),
+                };
+                numbers.minted.insert(*blind, rows.row(key, &row));
                 number
             }
         };

@@ -57,6 +57,7 @@ impl Vault {
     /// [`Kind::NotFound`](super::Kind); [`Kind::Conflict`](super::Kind) if the record changed since the etag, or meanwhile;
     /// [`Kind::Invalid`](super::Kind) beyond a limit.
     pub async fn update(&self, spec: UpdateSpec) -> Result<Record, Error> {
+        let turn = self.turn(&spec.tenant).await?;
         let name = Name::Id(spec.record);
         let located = self
             .locate(&spec.tenant, &name)
@@ -70,6 +71,7 @@ impl Vault {
         if let Some(tag) = &tag
             && self.seen(&spec.tenant, tag).await?.is_some()
         {
+            drop(turn);
             self.ship_before_repeating().await?;
             return Ok(self.open_record(&located).await?.0);
         }
@@ -86,6 +88,7 @@ impl Vault {
         let sealed = located
             .place_of_version(version)
             .seal(&dek_keys.descriptor, &after, &*self.rng)?;
+        drop(turn);
         let payload = name_payload(&sealed);
         self.put_payload(&payload, sealed.clone()).await?;
         let body = RecordUpdated {
@@ -149,7 +152,7 @@ impl Vault {
             ..Change::default()
         };
         change.expect.extend(numbers.expectations());
-        change.put.extend(numbers.minted);
+        change.put.extend(numbers.minted.into_values());
         let found_by = new.into_iter().filter(|key| !old.contains(key));
         change.put.extend(found_by.map(|key| Row {
             key,

@@ -1,9 +1,15 @@
 //! The scrub: every log, leaf, row, footer and segment is read, and all must agree and authenticate.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
-    blob::store::{ByteRange, ObjectKey},
+    blob::{
+        format::Footer,
+        store::{ByteRange, ObjectKey},
+    },
     crypto::{
         context,
         kdf::DekKeys,
@@ -11,6 +17,7 @@ use crate::{
     },
     domain::{
         ids::{RecordId, TenantId},
+        limits,
         record::Record,
     },
     index::{Key, LogId, LogKind, Range, Scan},
@@ -18,13 +25,14 @@ use crate::{
         leaf,
         log::{LogName, LogReader, logs},
     },
-    proto::storage::{RecordsPut, SealedPayload, StateLeaf, state_leaf::Body},
+    proto::storage::{SealedPayload, StateLeaf, state_leaf::Body},
 };
 
 use bytes::{Bytes, BytesMut};
 
 use super::{
     Error, Kind, Vault,
+    adopt::Standing,
     open::{MANIFEST, manifest_sha256},
     record::{Located, Name},
     terms::{self, Terms},
@@ -112,8 +120,9 @@ impl Vault {
             }
             after = Some(last);
         }
-        for object in logged.puts.into_keys() {
-            report.found(object, "a leaf names this blob, but no row does");
+        let unmet: BTreeSet<_> = logged.puts.values().map(|put| put.object_key.clone()).collect();
+        for object in unmet {
+            report.found(object, "a leaf names a record of this blob, but no row does");
         }
         self.verify_blobs(&mut report).await?;
         Ok(report)
@@ -251,19 +260,21 @@ impl Vault {
         let object = ObjectKey::parse(&located.row.object_key)?;
         let leaf = logged
             .puts
-            .remove(object.as_str())
-            .ok_or_else(|| Error::corrupt("no leaf names its blob"))?;
+            .remove(&id.as_bytes()[..])
+            .filter(|leaf| leaf.object_key == object.as_str())
+            .ok_or_else(|| Error::corrupt("no leaf names it and its blob"))?;
         let version = logged.versions.get(&id.as_bytes()[..]).copied().unwrap_or(1);
         if located.row.descriptor_version != version {
             return Err(Error::corrupt("row of another version than the last leaf's"));
         }
         self.verify_found_by(&record).await?;
-        let (footer, sha256) = self.read_footer(&object).await?;
-        if leaf.footer_sha256[..] != sha256 || located.row.footer_sha256[..] != sha256 {
+        let read = logged.footer(self, &object).await?;
+        let FooterRead { footer, sha256, .. } = &*read;
+        if leaf.footer_sha256[..] != *sha256 || located.row.footer_sha256[..] != *sha256 {
             return Err(Error::corrupt("footer differs from leaf or row"));
         }
         let index = located.row.entry_index as usize;
-        self.open_entry(&footer, index, object.as_str()).await?;
+        self.open_entry(footer, index, object.as_str()).await?;
         let entry = footer
             .entries
             .get(index)
@@ -341,18 +352,26 @@ impl Vault {
         Ok(whole.finish())
     }
 
-    /// Every blob in the bucket belongs to a record.
+    /// Every blob in the bucket, and all that is in it, belongs to a record.
     async fn verify_blobs(&self, report: &mut Report) -> Result<(), Error> {
+        let orphaned = self.clock.now().plus_micros(-limits::ORPHAN_MICROS).micros();
         let mut next = None;
         loop {
             let page = self.store.list("blobs/", false, next.as_deref(), 1_000).await?;
             for object in page.objects {
                 report.blobs += 1;
-                if !self.is_known(&object.key).await? {
-                    report.found(
+                match self.standing(&object.key).await? {
+                    Standing::Whole => {}
+                    Standing::Nobodys => report.found(
                         &object.key,
                         "no record names this blob: an orphan, or an upload under way",
-                    );
+                    ),
+                    // What was not known after this time was never acknowledged; a shared blob cannot be moved away for it.
+                    Standing::Partly if object.modified_micros < orphaned => {}
+                    Standing::Partly => report.found(
+                        &object.key,
+                        "no row names some records of this blob: orphans, or messages under way",
+                    ),
                 }
             }
             match page.next {
@@ -363,11 +382,28 @@ impl Vault {
     }
 }
 
+/// A blob as a put leaf names it.
+#[derive(Debug)]
+struct LoggedBlob {
+    object_key: String,
+    footer_sha256: Bytes,
+}
+
+/// A footer and where it was read.
+#[derive(Debug)]
+struct FooterRead {
+    object: ObjectKey,
+    footer: Footer,
+    sha256: [u8; 32],
+}
+
 /// What the logs say last; rows must agree with it.
 #[derive(Debug, Default)]
 struct Logged {
-    /// Put leaves by object, until their record is met.
-    puts: BTreeMap<String, RecordsPut>,
+    /// Where the log says that each record lies, until it is met.
+    puts: BTreeMap<Bytes, Arc<LoggedBlob>>,
+    /// The footer read last: the records of a shared blob are met together.
+    footer: Option<Arc<FooterRead>>,
     /// Newest version of each descriptor that was corrected, by record.
     versions: BTreeMap<Bytes, u32>,
     /// Newest settings by tenant, and their leaf's number in its sequence.
@@ -375,10 +411,30 @@ struct Logged {
 }
 
 impl Logged {
+    /// A blob's footer, read once for records that are met one after the other.
+    async fn footer(&mut self, vault: &Vault, object: &ObjectKey) -> Result<Arc<FooterRead>, Error> {
+        if let Some(read) = self.footer.as_ref().filter(|read| read.object == *object) {
+            return Ok(Arc::clone(read));
+        }
+        let (footer, sha256) = vault.read_footer(object).await?;
+        let read = Arc::new(FooterRead {
+            object: object.clone(),
+            footer,
+            sha256,
+        });
+        self.footer = Some(Arc::clone(&read));
+        Ok(read)
+    }
+
     fn take(&mut self, leaf: StateLeaf) {
         let settings = match leaf.body {
             Some(Body::RecordsPut(put)) => {
-                self.puts.insert(put.object_key.clone(), put);
+                let blob = Arc::new(LoggedBlob {
+                    object_key: put.object_key,
+                    footer_sha256: put.footer_sha256,
+                });
+                let ids = put.record_ids.into_iter();
+                self.puts.extend(ids.map(|id| (id, Arc::clone(&blob))));
                 return;
             }
             Some(Body::RecordUpdated(body)) => {

@@ -33,6 +33,9 @@ fn usage_errors_exit_2() {
         &["serve", "--dev", "--config", "x"],
         &["retention", "class", "create", "c"],
         &["ls", "--since", "yesterday"],
+        &["message", "put", "--conversation", "c"],
+        &["message", "put", "x", "--text", "y", "--conversation", "c"],
+        &["message", "get"],
         &["fly"],
         &[],
     ] {
@@ -244,4 +247,63 @@ fn configuration_and_completions() {
             "{shell}"
         );
     }
+}
+
+#[test]
+fn a_message_and_a_transcript_go_in_and_come_back() {
+    let place = Place::new();
+    let _server = Server::start(&place.data());
+    let (file, _) = place.file("call.bin", 1_000, 1);
+    let call = place.put(&file, &[]);
+    let text = [
+        "message",
+        "put",
+        "--text",
+        "Gracias, quedó",
+        "--conversation",
+        "c-1",
+    ];
+    let said = place.json(&[&text[..], &["--tel", "+525512345678"]].concat());
+    assert_eq!(said["kind"], "RECORD_KIND_MESSAGE");
+    assert_eq!(said["descriptor"]["channel"], "CHANNEL_CHAT");
+    let id = said["record_id"].as_str().unwrap();
+    assert_eq!(
+        place.remote(&["message", "get", id]).stdout,
+        "Gracias, quedó".as_bytes()
+    );
+    let whole = place.json(&["message", "get", id]);
+    assert_eq!(whole["body"], "R3JhY2lhcywgcXVlZMOz");
+    assert_eq!(whole["record"]["record_id"], id);
+    let back = place.path("back.txt");
+    done(&place.remote(&["message", "get", id, "-o", &back]));
+    assert_eq!(std::fs::read(&back).unwrap(), "Gracias, quedó".as_bytes());
+
+    let transcript = [
+        "message",
+        "put",
+        &back,
+        "--conversation",
+        "c-1",
+        "--derived-from",
+        &call,
+    ];
+    let transcript = place.json(&transcript);
+    assert_eq!(transcript["kind"], "RECORD_KIND_ARTIFACT");
+    let derived = place.json(&["ls", "--derived-from", &call]);
+    assert_eq!(derived["records"].as_array().unwrap().len(), 1);
+    assert_eq!(derived["records"][0]["record_id"], transcript["record_id"]);
+    let long = place.put(&file, &["--derived-from", &call]);
+    assert!(done(&place.remote(&["show", &long])).contains("artifact"));
+    let listed = done(&place.remote(&["ls"]));
+    for kind in ["KIND", "recording", "message", "artifact"] {
+        assert!(listed.contains(kind), "{listed}");
+    }
+    let said = refused(&place.remote(&["message", "get", &call]), 1);
+    assert!(said.contains("ReadRecording"), "{said}");
+    let (large, _) = place.file("large.bin", (1 << 20) + 1, 2);
+    let said = refused(
+        &place.remote(&["message", "put", &large, "--conversation", "c"]),
+        1,
+    );
+    assert!(said.contains("1 MiB"), "{said}");
 }

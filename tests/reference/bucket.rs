@@ -167,5 +167,6 @@ fn info(key: ObjectKey, body: &Bytes) -> ObjectInfo {
         key,
         length: body.len() as u64,
         modified_micros: 0,
+        version: ObjectVersion::default(),
     }
 }

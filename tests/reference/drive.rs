@@ -15,7 +15,8 @@ use callvault::{
     },
     testing::world::{Engine, Snapshot, World},
     vault::{
-        Closing, DescriptorChange, Draft, Error, Kind, Name, Order, PutSpec, TenantChange, UpdateSpec, Vault,
+        Closing, DescriptorChange, Draft, Error, Kind, MessageSpec, Name, Order, PutSpec, TenantChange,
+        UpdateSpec, Vault,
     },
 };
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -24,8 +25,8 @@ use super::{
     kit::*,
     model::{Answer, Model, Outcome, Upload},
     ops::{
-        After, Draw, Etag, Fault, Op, Other, Which, class_id, external_id, history, purpose, request_id,
-        tenant_id,
+        After, Draw, Etag, Fault, Harm, Op, Other, Storm, Which, class_id, external_id, history, purpose,
+        request_id, tenant_id,
     },
 };
 
@@ -95,6 +96,7 @@ fn run(engine: Engine, history: &[Op]) {
 
 struct Drive {
     _dir: tempfile::TempDir,
+    engine: Engine,
     world: World,
     model: Model,
     uploads: Vec<Upload>,
@@ -121,12 +123,16 @@ enum Weather {
     Faulty,
     /// The log is down, and the caller does not wait.
     Cut,
+    /// The store fails before, during and after, and the caller does not wait.
+    Storm,
 }
 
 impl Drive {
     async fn new(engine: Engine) -> Self {
         let dir = directory();
         let mut world = World::new(dir.path(), engine, 1).unwrap();
+        // Long for a disk in memory, short for a call that hangs.
+        (world.patience.read, world.patience.call) = (Duration::from_secs(1), Duration::from_secs(1));
         world.open().await.unwrap();
         let model = Model {
             now: now(&world),
@@ -134,6 +140,7 @@ impl Drive {
         };
         let mut drive = Self {
             _dir: dir,
+            engine,
             world,
             model,
             uploads: Vec::new(),
@@ -193,6 +200,8 @@ impl Drive {
                 self.call(op, Weather::Faulty).await;
             }
             Op::Cut(op, after) => self.cut(op, *after).await,
+            Op::FaultyStart { fault, lose } => self.faulty_start(*fault, *lose).await,
+            Op::Weather(storm, ops, after) => self.weather(*storm, ops, *after).await,
             op => self.call(op, Weather::Fair).await,
         }
     }
@@ -304,11 +313,96 @@ impl Drive {
             .below(fault.below)
             .nth(fault.nth)
             .times(fault.times);
-        if fault.after {
-            rule.fail_after(fault.failure);
-        } else {
-            rule.fail_before(fault.failure);
+        match fault.harm {
+            Harm::Before(failure) => rule.fail_before(failure),
+            Harm::After(failure) => rule.fail_after(failure),
+            Harm::Hang => rule.hang(),
+            Harm::Stall => rule.hang_after(),
+            Harm::Twice => rule.twice(),
+            Harm::Flip(at) => rule.flip(at),
+            Harm::Truncate(length) => rule.truncate(length),
+            Harm::Lengthen(more) => rule.lengthen(more),
+            Harm::Misstate(length) => rule.misstate(length),
+        };
+    }
+
+    /// A start that the store spoils is refused, and the next one is as if it had never been.
+    async fn faulty_start(&mut self, fault: Fault, lose: bool) {
+        self.world.close().await;
+        if lose {
+            self.world.lose_index().await.unwrap();
         }
+        // A damage that stays is a damage: what a replay then leaves out is for the scrub to report.
+        self.arm(if fault.corrupts() { fault.is_once() } else { fault });
+        let opened = self.world.open().await;
+        self.world.faults.clear();
+        let replayed = match opened {
+            Ok(replayed) => replayed,
+            Err(_) => self.world.open().await.unwrap(),
+        };
+        if let Some(replayed) = replayed {
+            assert_eq!(replayed.broken, Vec::<String>::new());
+        }
+        self.take_from_limbo().await;
+        self.agrees().await;
+    }
+
+    /// Several calls in one storm, each compared; then everything agrees again.
+    ///
+    /// In memory only: a caller that goes away leaves nothing half done there, so that at once its call has happened or not.
+    async fn weather(&mut self, storm: Storm, ops: &[Op], after: Option<After>) {
+        use callvault::testing::faulty::{Failure, Operation};
+        if self.engine != Engine::Memory {
+            return;
+        }
+        let faults = self.world.faults.clone();
+        match storm {
+            Storm::Gone => faults.take_down(),
+            Storm::Denied => faults.take_down_with(Failure::Denied),
+            Storm::Slow => drop(
+                faults
+                    .on_all()
+                    .every(3)
+                    .always()
+                    .fail_before(Failure::Unavailable),
+            ),
+            Storm::LogGone => drop(
+                faults
+                    .on_all()
+                    .below("log/")
+                    .always()
+                    .fail_before(Failure::Unavailable),
+            ),
+            Storm::Noise => drop(faults.on(Operation::Get).every(3).always().flip(50)),
+        }
+        for op in ops {
+            if let Op::Advance(_) = op {
+                continue;
+            }
+            self.advance(1_000);
+            Box::pin(self.call(op, Weather::Storm)).await;
+        }
+        match after {
+            None => {
+                faults.clear();
+                self.vault().settle().await.unwrap();
+            }
+            Some(After::Restart) => {
+                faults.clear();
+                self.world.close().await;
+            }
+            Some(After::Crash | After::CrashAndLose) => {
+                self.world.crash().await;
+                faults.clear();
+            }
+        }
+        if matches!(after, Some(After::CrashAndLose)) {
+            self.world.lose_index().await.unwrap();
+        }
+        if after.is_some() {
+            self.reopen_behind().await;
+        }
+        self.agrees().await;
     }
 
     async fn cut(&mut self, op: &Op, after: After) {
@@ -377,6 +471,9 @@ impl Drive {
         if weather == Weather::Faulty {
             self.world.faults.clear();
         }
+        if weather == Weather::Storm && got.is_none() {
+            return self.settle_among(next).await;
+        }
         let got = got.map(|g| g.map_err(|e| (told(&e), format!("{e:?}"))));
         self.answered = got
             .as_ref()
@@ -389,7 +486,9 @@ impl Drive {
             (Some(Err((got, _))), _) if Err(got) == expected.as_ref().map(|_| ()).map_err(|e| *e) => {
                 self.model = next
             }
-            (Some(Err((got, _))), Weather::Faulty) if of_the_store(got) => self.settle_among(next).await,
+            (Some(Err((got, _))), Weather::Faulty | Weather::Storm) if of_the_store(got) => {
+                self.settle_among(next).await;
+            }
             // Settled when the process has come back.
             (Some(Err((got, _))), Weather::Cut) if of_the_store(got) => self.model = next,
             (None, Weather::Cut) => self.model = next,
@@ -466,11 +565,46 @@ impl Drive {
                 self.uploads.push(upload.clone());
                 self.put(upload, draw.chunk, weather).await;
             }
+            Op::PutMessages(draws) => {
+                let uploads = draws.iter().map(|draw| Upload {
+                    message: true,
+                    ..self.upload(draw)
+                });
+                let uploads: Vec<_> = uploads.collect();
+                self.uploads.extend(uploads.iter().cloned());
+                self.put_messages(uploads, weather).await;
+            }
             Op::Repeat { which, other } => {
                 let Some(upload) = self.repeat(*which, *other) else {
-                    return self.world.faults.clear();
+                    return self.passed(weather);
                 };
-                self.put(upload, 9_999, weather).await;
+                if upload.message {
+                    self.put_messages(vec![upload], weather).await;
+                } else {
+                    self.put(upload, 9_999, weather).await;
+                }
+            }
+            Op::GetMessages {
+                tenant,
+                which,
+                purpose: p,
+            } => {
+                let id = tenant_id(*tenant);
+                let some = |n: &usize| self.some_record(&id, *n).unwrap_or_else(nobody);
+                let ids: Vec<_> = which.iter().map(some).collect();
+                let got = self.vault().messages(&id, &ids, purpose(*p)).await;
+                if weather == Weather::Faulty {
+                    self.world.faults.clear();
+                }
+                for (record, got) in ids.into_iter().zip(got) {
+                    let got = got.map_err(|e| told(&e));
+                    if got.as_ref().is_err_and(|e| of_the_store(*e)) && weather != Weather::Fair {
+                        continue;
+                    }
+                    let got = got.map(|(record, body)| (record, Bytes(body)));
+                    let expected = self.model.message(&id, record, purpose(*p));
+                    assert_eq!(got, expected.map(|(record, body)| (record, Bytes(body))));
+                }
             }
             Op::Update {
                 tenant,
@@ -482,7 +616,7 @@ impl Drive {
             } => {
                 let id = tenant_id(*tenant);
                 let Some(record) = self.some_record(&id, *which) else {
-                    return self.world.faults.clear();
+                    return self.passed(weather);
                 };
                 let names = [
                     "conversation_id",
@@ -542,6 +676,14 @@ impl Drive {
                 let got = read_range(self.vault(), &id, record, *offset, limit, purpose(*p)).await;
                 let expected = self.model.read(&id, record, *offset, limit, purpose(*p));
                 let (got, expected) = (got.map(Bytes::from), expected.map(Bytes));
+                if weather != Weather::Fair && got.as_ref().is_err_and(|e| of_a_read(told(e))) {
+                    if weather == Weather::Faulty {
+                        self.world.faults.clear();
+                        let again = read_range(self.vault(), &id, record, *offset, limit, purpose(*p)).await;
+                        assert_eq!(again.map(Bytes::from).map_err(|e| told(&e)), expected);
+                    }
+                    return;
+                }
                 self.compare(weather, Some(got), next, expected).await;
             }
             Op::List {
@@ -566,6 +708,13 @@ impl Drive {
                 self.advance(*micros);
             }
             other => panic!("not a call: {other:?}"),
+        }
+    }
+
+    /// Nothing was called: what was armed for it is forgotten.
+    fn passed(&self, weather: Weather) {
+        if weather != Weather::Storm {
+            self.world.faults.clear();
         }
     }
 
@@ -606,6 +755,57 @@ impl Drive {
         self.compare(weather, got, next, expected).await;
     }
 
+    async fn put_messages(&mut self, uploads: Vec<Upload>, weather: Weather) {
+        let mut next = self.model.clone();
+        let tenant = uploads[0].spec.tenant.clone();
+        let specs = uploads.iter().map(message_of).collect();
+        let got = patient(weather, self.vault().put_messages(&tenant, specs)).await;
+        if weather == Weather::Faulty {
+            self.world.faults.clear();
+        }
+        self.answered = got.is_some();
+        let got: Vec<_> = match got {
+            Some(got) => got.unwrap().into_iter().map(Some).collect(),
+            None => uploads.iter().map(|_| None).collect(),
+        };
+        assert_eq!(got.len(), uploads.len());
+        for ((upload, got), expected) in uploads.iter().zip(got).zip(self.model.put_batch(&uploads)) {
+            let got = got.map(|got| got.map_err(|e| told(&e)));
+            match (got, expected) {
+                (Some(got), Err(refused)) => assert_eq!(got, Err(refused)),
+                (Some(Ok(got)), Ok(Outcome::Repeated(record))) => assert_eq!(got, *record),
+                (Some(Ok(got)), Ok(Outcome::New(kind, descriptor))) => {
+                    let new = next.accept(upload, got.id, kind, *descriptor, &got.region);
+                    assert_eq!(got, new);
+                }
+                (None, Err(_) | Ok(Outcome::Repeated(_))) => {}
+                (got, Ok(outcome)) => {
+                    let excused = match got {
+                        Some(Err(told)) => of_the_store(told) && weather != Weather::Fair,
+                        _ => weather == Weather::Cut,
+                    };
+                    assert!(excused, "{outcome:?} {upload:?}");
+                    self.answered = false;
+                    let Outcome::New(kind, descriptor) = outcome else {
+                        continue;
+                    };
+                    self.orphans += 1;
+                    let holdings = next.tenants.get_mut(&tenant).unwrap();
+                    holdings.limbo.push(Limbo {
+                        upload: upload.clone(),
+                        kind,
+                        descriptor: *descriptor,
+                    });
+                }
+            }
+        }
+        self.model = next;
+        if weather == Weather::Faulty {
+            // Nothing unacknowledged is visible before a rebuild.
+            self.agrees().await;
+        }
+    }
+
     fn upload(&self, draw: &Draw) -> Upload {
         let tenant = tenant_id(draw.tenant);
         let derived = draw.derived.map(|n| {
@@ -622,6 +822,7 @@ impl Drive {
         let length = content.len() as u64;
         let closing = draw.closing.clone().unwrap_or_default();
         Upload {
+            message: false,
             spec: PutSpec {
                 tenant,
                 actor: ACTOR.to_owned(),
@@ -660,6 +861,7 @@ impl Drive {
                 upload.content = bytes.into();
             }
             Other::Length => upload.content = upload.content.slice(..upload.content.len() / 2),
+            Other::Closing if upload.message => {}
             Other::Closing => upload.closing.duration_millis = Some(123_456),
             Other::Descriptor => upload.spec.draft.descriptor.source = Some("elsewhere".parse().unwrap()),
         }
@@ -720,6 +922,12 @@ impl Drive {
                         .await
                         .unwrap();
                     assert!(bytes == *content, "every byte of {id}");
+                    let got = self
+                        .vault()
+                        .message(tenant, *id, purpose)
+                        .await
+                        .map_err(|e| told(&e));
+                    assert_eq!(got, self.model.message(tenant, *id, purpose));
                 }
                 if let Some(external) = &record.descriptor.external_id {
                     let found = self
@@ -753,10 +961,25 @@ impl Drive {
                 ..upload
             };
             if let Ok(Outcome::Repeated(record)) = self.model.put(&again) {
+                if again.message {
+                    let one = vec![message_of(&again)];
+                    let mut got = self.vault().put_messages(&again.spec.tenant, one).await.unwrap();
+                    assert_eq!(got.remove(0).unwrap(), *record);
+                    continue;
+                }
                 let got = put_in(self.vault(), again.spec, &again.content, 77_777, again.closing).await;
                 assert_eq!(got.unwrap(), *record);
             }
         }
+    }
+}
+
+fn message_of(upload: &Upload) -> MessageSpec {
+    MessageSpec {
+        actor: ACTOR.to_owned(),
+        draft: upload.spec.draft.clone(),
+        request: upload.spec.request.clone(),
+        body: upload.content.clone(),
     }
 }
 
@@ -801,6 +1024,13 @@ fn queries<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Query> {
                 ..query()
             },
         );
+        add(
+            format!("s{:?}", d.derived_from),
+            Query {
+                derived_from: d.derived_from,
+                ..query()
+            },
+        );
         for (k, v) in &d.labels {
             add(
                 format!("l{k:?}{v}"),
@@ -832,7 +1062,7 @@ fn queries<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<Query> {
             );
         }
     }
-    for kind in [RecordKind::Recording, RecordKind::Artifact] {
+    for kind in [RecordKind::Recording, RecordKind::Message, RecordKind::Artifact] {
         add(
             format!("k{kind:?}"),
             Query {
@@ -871,7 +1101,7 @@ impl Debug for Bytes {
 
 /// A caller that waits, or one that goes away.
 async fn patient<T>(weather: Weather, call: impl Future<Output = T>) -> Option<T> {
-    if weather == Weather::Cut {
+    if matches!(weather, Weather::Cut | Weather::Storm) {
         tokio::time::timeout(Duration::from_millis(80), call).await.ok()
     } else {
         Some(call.await)
@@ -885,6 +1115,11 @@ fn of_the_store((kind, reason): (Kind, &str)) -> bool {
         Kind::Exhausted => reason == "STORE_FULL",
         _ => false,
     }
+}
+
+/// What content may be refused with when its store errs: never other bytes.
+fn of_a_read(told: (Kind, &str)) -> bool {
+    of_the_store(told) || matches!(told, (Kind::Corrupt, "INTEGRITY") | (Kind::Internal, "STORE"))
 }
 
 fn drawn(names: &[&'static str], mask: u16) -> BTreeSet<&'static str> {

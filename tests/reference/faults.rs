@@ -24,11 +24,11 @@ use callvault::{
 
 use super::kit::*;
 
-const TEL: &str = "+5215512345678";
+pub(super) const TEL: &str = "+5215512345678";
 /// Crosses from the first extent into the second.
-const TWO_EXTENTS: usize = 8_800_000;
+pub(super) const TWO_EXTENTS: usize = 8_800_000;
 
-async fn world(engine: Engine) -> (tempfile::TempDir, World, TenantId) {
+pub(super) async fn world(engine: Engine) -> (tempfile::TempDir, World, TenantId) {
     let dir = directory();
     let mut world = World::new(dir.path(), engine, 1).unwrap();
     world.open().await.unwrap();
@@ -36,24 +36,24 @@ async fn world(engine: Engine) -> (tempfile::TempDir, World, TenantId) {
     (dir, world, tenant)
 }
 
-fn a_call(of: &TenantId) -> PutSpec {
+pub(super) fn a_call(of: &TenantId) -> PutSpec {
     spec(of, descriptor("call", TEL))
 }
 
-fn requested(of: &TenantId, request: &str) -> PutSpec {
+pub(super) fn requested(of: &TenantId, request: &str) -> PutSpec {
     PutSpec {
         request: Some(request.parse().unwrap()),
         ..a_call(of)
     }
 }
 
-async fn objects(world: &World, prefix: &str) -> Vec<ObjectKey> {
+pub(super) async fn objects(world: &World, prefix: &str) -> Vec<ObjectKey> {
     let bucket = world.bucket().await.unwrap();
     let listed = bucket.list(prefix, false, None, 1_000).await.unwrap();
     listed.objects.into_iter().map(|o| o.key).collect()
 }
 
-async fn uploads(world: &World) -> usize {
+pub(super) async fn uploads(world: &World) -> usize {
     world
         .bucket()
         .await
@@ -79,13 +79,13 @@ async fn slots(world: &World) -> Vec<(PageId, u16)> {
     slots
 }
 
-async fn slots_are_used_once(world: &World) {
+pub(super) async fn slots_are_used_once(world: &World) {
     let slots = slots(world).await;
     let once: BTreeSet<_> = slots.iter().map(|(p, s)| (*p.as_bytes(), *s)).collect();
     assert_eq!(once.len(), slots.len(), "a slot wraps one thing");
 }
 
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..400 {
         if holds().await {
             return;
@@ -95,7 +95,7 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     panic!("never came true: {what}");
 }
 
-async fn rebuilt(world: &mut World) -> callvault::vault::Replayed {
+pub(super) async fn rebuilt(world: &mut World) -> callvault::vault::Replayed {
     world.close().await;
     world.lose_index().await.unwrap();
     world.open().await.unwrap().unwrap()
@@ -321,6 +321,7 @@ async fn put_in_vain(world: &World, spec: PutSpec, body: &Bytes) {
         .faults
         .on(Operation::Head)
         .below("blobs/")
+        .always()
         .fail_before(Failure::Unavailable);
     let error = put(world.vault(), spec, body).await.unwrap_err();
     assert_eq!(told(&error), (Kind::Unavailable, "STORE_UNAVAILABLE"));
@@ -840,8 +841,10 @@ async fn the_memory_budget_bounds_uploads_and_comes_back() {
     let t = make_tenant(world.vault(), "acme").await;
     let full = world.vault().budget().available();
     let mut first = world.vault().begin_put(a_call(&t)).await.unwrap();
-    first.write(content(1, 10)).await.unwrap();
-    let error = put(world.vault(), a_call(&t), &content(2, 10)).await.unwrap_err();
+    first.write(content(1, TWO_EXTENTS / 4)).await.unwrap();
+    let error = put(world.vault(), a_call(&t), &content(2, TWO_EXTENTS / 4))
+        .await
+        .unwrap_err();
     assert_eq!(told(&error), (Kind::Exhausted, "MEMORY_BUDGET"));
     first.finish(Closing::default()).await.unwrap();
     let record = put(world.vault(), a_call(&t), &content(3, 3 * TWO_EXTENTS))

@@ -69,6 +69,7 @@ pub(crate) fn descriptor(conversation: &str, tel: &str) -> Descriptor {
         jurisdictions: Vec::new(),
         external_id: None,
         derived_from: None,
+        incomplete: false,
     }
 }
 

@@ -9,5 +9,7 @@ mod drive;
 mod faults;
 mod flip;
 mod kit;
+mod messages;
 mod model;
 mod ops;
+mod weather;

@@ -60,6 +60,7 @@ enum Asked {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Said {
+    message: bool,
     descriptor: Descriptor,
     duration: Option<i64>,
     parties: Vec<callvault::domain::record::Party>,
@@ -69,6 +70,8 @@ struct Said {
 /// A put with its content.
 #[derive(Clone, Debug)]
 pub(crate) struct Upload {
+    /// Whether it is put as a message.
+    pub(crate) message: bool,
     pub(crate) spec: PutSpec,
     pub(crate) closing: Closing,
     pub(crate) content: Bytes,
@@ -78,6 +81,7 @@ pub(crate) struct Upload {
 impl PartialEq for Upload {
     fn eq(&self, other: &Self) -> bool {
         self.at == other.at
+            && self.message == other.message
             && self.content == other.content
             && self.spec.draft.descriptor == other.spec.draft.descriptor
     }
@@ -217,6 +221,9 @@ impl Model {
 
     /// What a put leads to: a refusal, an earlier record, or a new one but for its id.
     pub(crate) fn put(&self, upload: &Upload) -> Answer<Outcome> {
+        if upload.message {
+            upload.check_content()?;
+        }
         let have = self.of(&upload.spec.tenant)?;
         let spec = &upload.spec;
         if let Some(seen) = spec.request.as_ref().and_then(|r| have.requests.get(r))
@@ -251,6 +258,7 @@ impl Model {
             return Err((Kind::AlreadyExists, "EXTERNAL_ID_EXISTS"));
         }
         let kind = match described.derived_from {
+            None if upload.message => RecordKind::Message,
             None => RecordKind::Recording,
             Some(source) if have.records.contains_key(&source) => RecordKind::Artifact,
             Some(_) => return Err(INVALID),
@@ -258,7 +266,10 @@ impl Model {
         upload.check_content()?;
         if !spec.draft.has_media_type {
             let start = &upload.content[..upload.content.len().min(media::SNIFF_LEN)];
-            described.media_type = media::sniff(start).unwrap();
+            described.media_type = match std::str::from_utf8(&upload.content) {
+                Ok(_) if upload.message => "text/plain;charset=utf-8".parse().unwrap(),
+                _ => media::sniff(start).unwrap(),
+            };
         }
         if upload.closing.duration_millis.is_some() {
             described.duration_millis = upload.closing.duration_millis;
@@ -270,6 +281,50 @@ impl Model {
             return Err(INVALID);
         }
         Ok(Outcome::New(kind, Box::new(described)))
+    }
+
+    /// What the messages of one batch lead to: a name that another of them has is under way.
+    pub(crate) fn put_batch(&self, uploads: &[Upload]) -> Vec<Answer<Outcome>> {
+        let mut under_way: BTreeSet<String> = BTreeSet::new();
+        let mut outcomes = Vec::new();
+        for upload in uploads {
+            let request = upload
+                .spec
+                .request
+                .as_ref()
+                .map(|r| format!("request {}", r.as_str()));
+            let external = upload.spec.draft.descriptor.external_id.as_ref();
+            let external = external.map(|id| format!("external {}", id.as_str()));
+            let names: Vec<String> = [request, external].into_iter().flatten().collect();
+            let known = self.tenants.contains_key(&upload.spec.tenant);
+            let content = upload.check_content();
+            outcomes.push(
+                if content.is_ok() && known && names.iter().any(|n| under_way.contains(n)) {
+                    Err((Kind::Conflict, "UPLOAD_UNDER_WAY"))
+                } else {
+                    under_way.extend(names.into_iter().filter(|_| content.is_ok()));
+                    self.put(upload)
+                },
+            );
+        }
+        outcomes
+    }
+
+    pub(crate) fn message(
+        &self,
+        tenant: &TenantId,
+        id: RecordId,
+        purpose: Purpose,
+    ) -> Answer<(Record, Bytes)> {
+        let content = match self.read(tenant, id, 0, None, purpose) {
+            Err((Kind::Invalid, _)) => panic!("no record is empty"),
+            read => read?,
+        };
+        let (record, _) = self.locate(tenant, &Name::Id(id))?;
+        if record.kind == RecordKind::Recording || record.size > limits::MESSAGE_BYTES {
+            return Err((Kind::WrongState, "NOT_A_MESSAGE"));
+        }
+        Ok((record.clone(), content))
     }
 
     /// Takes a new record under the id that the vault gave it.
@@ -458,6 +513,7 @@ impl Holdings {
 impl Upload {
     fn asked(&self) -> Asked {
         Asked::Put(Box::new(Said {
+            message: self.message,
             descriptor: self.spec.draft.descriptor.clone(),
             duration: self.closing.duration_millis,
             parties: self.closing.parties.clone(),
@@ -467,6 +523,9 @@ impl Upload {
 
     fn check_content(&self) -> Answer<()> {
         let length = self.content.len() as u64;
+        if self.message && length > limits::MESSAGE_BYTES {
+            return Err((Kind::Invalid, "CONTENT_TOO_LONG"));
+        }
         if self.spec.expected_size.is_some_and(|most| length > most) {
             return Err((Kind::Invalid, "CONTENT_TOO_LONG"));
         }
@@ -507,6 +566,7 @@ fn matches(query: &Query, record: &Record) -> bool {
         query.states.is_empty() || query.states.contains(&record.state),
         query.from.is_none_or(|t| t <= d.start),
         query.until.is_none_or(|t| t > d.start),
+        query.derived_from.is_none() || query.derived_from == d.derived_from,
         query.conversation.is_none() || query.conversation.as_ref() == Some(&d.conversation_id),
         query.subject.as_ref().is_none_or(met),
         query.agent.is_none() || d.parties.iter().any(|p| p.agent_id == query.agent),

@@ -40,6 +40,8 @@ pub(crate) enum Op {
         request: Option<u8>,
     },
     Put(Box<Draw>),
+    /// Messages put in one call.
+    PutMessages(Vec<Draw>),
     /// The n-th put so far once more, with its request id; perhaps with other content.
     Repeat {
         which: usize,
@@ -55,6 +57,11 @@ pub(crate) enum Op {
         which: usize,
         offset: u64,
         limit: Option<u64>,
+        purpose: u8,
+    },
+    GetMessages {
+        tenant: u8,
+        which: Vec<usize>,
         purpose: u8,
     },
     List {
@@ -83,6 +90,13 @@ pub(crate) enum Op {
     Verify,
     /// The store fails while it happens.
     Faulty(Fault, Box<Op>),
+    /// The store fails while a vault starts, perhaps from nothing.
+    FaultyStart {
+        fault: Fault,
+        lose: bool,
+    },
+    /// The store is bad for a while; then it is well, or something happens to the process before it is.
+    Weather(Storm, Vec<Op>, Option<After>),
     /// The log cannot be written, and the caller goes away; then something happens to the process.
     Cut(Box<Op>, After),
 }
@@ -185,8 +199,35 @@ pub(crate) struct Fault {
     pub(crate) below: &'static str,
     pub(crate) nth: u64,
     pub(crate) times: u64,
-    pub(crate) after: bool,
-    pub(crate) failure: Failure,
+    pub(crate) harm: Harm,
+}
+
+/// What happens to a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Harm {
+    Before(Failure),
+    /// Its ack is lost.
+    After(Failure),
+    Hang,
+    /// It hangs with its effect.
+    Stall,
+    Twice,
+    Flip(usize),
+    Truncate(usize),
+    Lengthen(usize),
+    Misstate(u64),
+}
+
+/// What is wrong with a store for a while.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Storm {
+    Gone,
+    Denied,
+    /// One call in three is told to slow down.
+    Slow,
+    LogGone,
+    /// One read in three has a wrong bit.
+    Noise,
 }
 
 pub(crate) fn history() -> impl Strategy<Value = Vec<Op>> {
@@ -198,11 +239,13 @@ fn op() -> impl Strategy<Value = Op> {
         10 => plain(),
         2 => (fault(), plain()).prop_map(|(f, op)| Op::Faulty(f, Box::new(op))),
         1 => (change(), after()).prop_map(|(op, after)| Op::Cut(Box::new(op), after)),
+        1 => weather(),
         1 => prop_oneof![
             3 => Just(Op::Restart),
             3 => Just(Op::Crash),
             3 => any::<bool>().prop_map(|crash| Op::LoseIndex { crash }),
             2 => Just(Op::RestoreIndex),
+            2 => (fault(), any::<bool>()).prop_map(|(fault, lose)| Op::FaultyStart { fault, lose }),
             1 => Just(Op::Verify),
         ],
     ]
@@ -214,6 +257,8 @@ fn plain() -> impl Strategy<Value = Op> {
         1 => (tenant(), which(), 0..3u8).prop_map(|(tenant, which, purpose)| Op::Get { tenant, which, purpose }),
         1 => (tenant(), any::<usize>(), offset(), option::of(offset()), 0..3u8)
             .prop_map(|(tenant, which, offset, limit, purpose)| Op::Read { tenant, which, offset, limit, purpose }),
+        1 => (tenant(), vec(any::<usize>(), 1..6), 0..3u8)
+            .prop_map(|(tenant, which, purpose)| Op::GetMessages { tenant, which, purpose }),
         2 => (tenant(), search(), any::<bool>(), 1..6usize, 0..3u8)
             .prop_map(|(tenant, query, newest, size, purpose)| Op::List { tenant, query, newest, size, purpose }),
         1 => prop_oneof![Just(1), Just(kit::HOUR), Just(13 * kit::HOUR), Just(24 * kit::HOUR), Just(40 * 24 * kit::HOUR)]
@@ -230,7 +275,11 @@ fn change() -> impl Strategy<Value = Op> {
         2 => (tenant(), 0..3u8, 0..4u32, option::of(2..9u32), request()).prop_map(|(tenant, class, minimum, maximum, request)| {
             Op::CreateClass { tenant, class, minimum, maximum, request }
         }),
-        8 => draw().prop_map(|d| Op::Put(Box::new(d))),
+        6 => draw().prop_map(|d| Op::Put(Box::new(d))),
+        4 => (tenant(), vec(message(), 1..6)).prop_map(|(tenant, mut draws)| {
+            draws.iter_mut().for_each(|draw| draw.tenant = tenant);
+            Op::PutMessages(draws)
+        }),
         2 => (any::<usize>(), other()).prop_map(|(which, other)| Op::Repeat { which, other }),
         5 => (tenant(), any::<usize>(), any::<u16>(), described(), etag(), request())
             .prop_map(|(tenant, which, fields, described, etag, request)| {
@@ -347,6 +396,22 @@ fn draw() -> impl Strategy<Value = Draw> {
         )
 }
 
+/// A message: a body at once, nothing expected of it, nothing known only at the end.
+fn message() -> impl Strategy<Value = Draw> {
+    let length = prop_oneof![
+        1 => Just(0usize),
+        12 => 1..2_000usize,
+        2 => 65_400..65_600usize,
+        1 => (1 << 20) - 1..(1 << 20) + 2usize,
+    ];
+    (draw(), length).prop_map(|(draw, length)| Draw {
+        length,
+        expected: u8::MAX,
+        closing: None,
+        ..draw
+    })
+}
+
 fn described() -> impl Strategy<Value = Described> {
     let time = (
         prop_oneof![8 => -3..3i64, 1 => Just(-100_000_000), 1 => Just(70_000_000)],
@@ -444,25 +509,72 @@ fn search() -> impl Strategy<Value = Search> {
         )
 }
 
+/// Whoever loses the index loses what was not acknowledged as well: then only puts, whose fate anybody can tell.
+fn weather() -> impl Strategy<Value = Op> {
+    let storm = prop_oneof![
+        2 => Just(Storm::Gone), 1 => Just(Storm::Denied), 2 => Just(Storm::Slow), 2 => Just(Storm::LogGone), 1 => Just(Storm::Noise),
+    ];
+    let puts = prop_oneof![
+        4 => draw().prop_map(|d| Op::Put(Box::new(d))),
+        1 => any::<usize>().prop_map(|which| Op::Repeat { which, other: Other::Nothing }),
+    ];
+    prop_oneof![
+        2 => (storm.clone(), vec(plain(), 2..6), option::of(prop_oneof![Just(After::Restart), Just(After::Crash)]))
+            .prop_map(|(storm, ops, after)| Op::Weather(storm, ops, after)),
+        1 => (storm, vec(puts, 2..5)).prop_map(|(storm, ops)| Op::Weather(storm, ops, Some(After::CrashAndLose))),
+    ]
+}
+
 fn fault() -> impl Strategy<Value = Fault> {
     use Operation as O;
-    let operation = prop_oneof![
-        4 => Just(O::Put), 3 => Just(O::Overwrite), 1 => Just(O::Begin), 2 => Just(O::PutPart), 2 => Just(O::Complete),
-        2 => Just(O::Get), 2 => Just(O::Head), 1 => Just(O::Abort), 1 => Just(O::Delete),
-    ];
     let failure =
-        prop_oneof![3 => Just(Failure::Unavailable), 1 => Just(Failure::Full), 1 => Just(Failure::Denied)];
+        || prop_oneof![3 => Just(Failure::Unavailable), 1 => Just(Failure::Full), 1 => Just(Failure::Denied)];
+    let writes = prop_oneof![
+        4 => Just(O::Put), 3 => Just(O::Overwrite), 1 => Just(O::Begin), 2 => Just(O::PutPart), 2 => Just(O::Complete),
+        1 => Just(O::Abort), 1 => Just(O::Delete),
+    ];
+    let written = prop_oneof![
+        6 => failure().prop_map(Harm::Before),
+        6 => failure().prop_map(Harm::After),
+        1 => Just(Harm::Hang),
+        1 => Just(Harm::Stall),
+        2 => Just(Harm::Twice),
+    ];
+    let reads = prop_oneof![4 => Just(O::Get), 1 => Just(O::Head), 1 => Just(O::List), 1 => Just(O::Uploads)];
+    let read = prop_oneof![
+        4 => failure().prop_map(Harm::Before),
+        1 => Just(Harm::Hang),
+        4 => (0..70_000usize).prop_map(Harm::Flip),
+        4 => (0..200usize).prop_map(Harm::Flip),
+        2 => prop_oneof![Just(0), 1..70_000usize].prop_map(Harm::Truncate),
+        2 => (1..100usize).prop_map(Harm::Lengthen),
+        2 => (0..100_000u64).prop_map(Harm::Misstate),
+    ];
     let below = prop_oneof![3 => Just(""), 2 => Just("blobs/"), 1 => Just("log/"), 1 => Just("payloads/")];
-    (operation, below, 1..3u64, 1..3u64, any::<bool>(), failure).prop_map(
-        |(operation, below, nth, times, after, failure)| Fault {
-            operation,
-            below,
-            nth,
-            times,
-            after,
-            failure,
-        },
-    )
+    let call = prop_oneof![
+        5 => (writes, written, 1..3u64),
+        // Reads are tried four times.
+        3 => (reads, read, prop_oneof![1..3u64, 4..9u64]),
+    ];
+    (call, below, 1..3u64).prop_map(|((operation, harm, times), below, nth)| Fault {
+        operation,
+        below,
+        nth,
+        times,
+        harm,
+    })
+}
+
+impl Fault {
+    /// Whether what is read may be other bytes, all of them the asked for number.
+    pub(crate) fn corrupts(&self) -> bool {
+        matches!(self.harm, Harm::Flip(_))
+    }
+
+    pub(crate) fn is_once(mut self) -> Self {
+        self.times = 1;
+        self
+    }
 }
 
 // --- what the small numbers stand for ---
@@ -599,6 +711,7 @@ impl Described {
             jurisdictions: Vec::new(),
             external_id: self.external.map(external_id),
             derived_from,
+            incomplete: false,
         }
     }
 
@@ -618,6 +731,11 @@ fn label_key(n: u8) -> callvault::domain::text::LabelKey {
 
 impl Draw {
     pub(crate) fn content(&self) -> Bytes {
+        if self.seed.is_multiple_of(3) && self.expected == u8::MAX {
+            return "¿qué tal? ".repeat(self.length / 11 + 1).into_bytes()[..self.length]
+                .to_vec()
+                .into();
+        }
         kit::content(self.seed, self.length)
     }
 }
@@ -651,6 +769,7 @@ impl Search {
                 _ => person(who).external_subject_id.map(SubjectIdentifier::External),
             }),
             agent: self.agent.map(agent),
+            derived_from: None,
             direction: Direction::ALL.get(usize::from(self.direction)).copied(),
             channel: Channel::ALL
                 .get(usize::from(self.channel))

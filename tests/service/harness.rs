@@ -23,7 +23,8 @@ use callvault::{
     keys::file::FileRoot,
     proto::v1::*,
     server::{Drain, Server, ServerTls, pki::DevPki},
-    vault::{Opened, Vault, VaultSettings},
+    spool::Directory,
+    vault::{Opened, UploadSettings, Vault, VaultSettings},
 };
 use tempfile::TempDir;
 use tonic::{
@@ -94,8 +95,10 @@ impl World {
             country: "MX".to_owned(),
             node: 0,
             memory_budget: 256 << 20,
+            tenant_share_percent: callvault::domain::limits::TENANT_SHARE_PERCENT,
             index_id: IndexId::mint(clock.now(), &*rng).unwrap(),
             take_over: false,
+            uploads: UploadSettings::new(Arc::new(Directory::open(&dir.path().join("spool")).unwrap())),
         };
         let root = FileRoot::open(&dir.path().join("root"), Arc::clone(&rng)).unwrap();
         let blobs: Arc<dyn BlobStore> = Arc::clone(&store) as _;

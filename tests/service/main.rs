@@ -5,8 +5,10 @@
 
 mod harness;
 mod listing;
+mod messages;
 mod reading;
 mod refusals;
+mod resuming;
 mod secrecy;
 mod streams;
 mod tenants;

@@ -10,7 +10,7 @@ use rustix::{
 };
 
 use super::{
-    super::store::{ByteRange, ObjectBytes, ObjectInfo, ObjectKey, StoreError},
+    super::store::{ByteRange, ObjectBytes, ObjectInfo, ObjectKey, ObjectVersion, StoreError},
     directories::Directories,
     error::unavailable,
     place,
@@ -52,6 +52,7 @@ pub(super) fn info(key: ObjectKey, stat: &Stat) -> Option<ObjectInfo> {
         key,
         length: u64::try_from(stat.st_size).unwrap_or(0),
         modified_micros,
+        version: ObjectVersion::default(),
     })
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::{
-    cli::{CliError, terminal},
+    app,
+    cli::{CliError, runtime, terminal},
     config::Config,
     server::ServerTls,
 };
@@ -22,6 +23,9 @@ pub(in crate::cli) struct Check {
     /// The file
     #[arg(value_name = "FILE", required_unless_present = "config")]
     file: Option<PathBuf>,
+    /// Reach the bucket as well, try what it can do, and say it
+    #[arg(long)]
+    store: bool,
     /// The same, as `serve` takes it
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
@@ -29,10 +33,14 @@ pub(in crate::cli) struct Check {
 
 impl Command {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let Self::Check(Check { file, config }) = self;
+        let Self::Check(Check { file, store, config }) = self;
         let path = file.or(config).unwrap_or_default();
         let config = Config::load(&path)?;
         ServerTls::load(config.tls()?).map_err(|error| CliError::failed(error.to_string()))?;
+        if store {
+            let abilities = runtime()?.block_on(app::check_store(&config))?;
+            terminal::say(abilities)?;
+        }
         Ok(terminal::say(format!("{} is good", path.display()))?)
     }
 }

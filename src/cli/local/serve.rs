@@ -42,6 +42,7 @@ impl Serve {
             }
         };
         telemetry::write_logs(&config.log).map_err(app::AppError::from)?;
+        telemetry::log_panics();
         app::harden();
         runtime()?.block_on(async {
             let instance = Instance::start(&config, mode).await?;

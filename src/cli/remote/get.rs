@@ -160,15 +160,15 @@ fn tell(session: &Session, record: &Record, path: &Path, length: i64) -> Result<
 }
 
 /// A file that is not there under its own name until it is whole; removed if it never is.
-struct Part {
-    file: File,
+pub(super) struct Part {
+    pub(super) file: File,
     beside: PathBuf,
     path: PathBuf,
     kept: bool,
 }
 
 impl Part {
-    fn beside(path: &Path) -> Result<Self, CliError> {
+    pub(super) fn beside(path: &Path) -> Result<Self, CliError> {
         let name = path
             .file_name()
             .ok_or_else(|| CliError::usage("-o must name a file"))?;
@@ -189,7 +189,7 @@ impl Part {
         })
     }
 
-    async fn keep(&mut self) -> Result<(), CliError> {
+    pub(super) async fn keep(&mut self) -> Result<(), CliError> {
         self.file.sync_all().await?;
         fs::rename(&self.beside, &self.path).map_err(|e| CliError::file(&self.path, &e))?;
         self.kept = true;

@@ -54,6 +54,9 @@ pub(in crate::cli) struct Ls {
     /// With this label; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = fields::pair)]
     label: Vec<(String, String)>,
+    /// Derived from this record: its transcripts and summaries
+    #[arg(long, value_name = "ID")]
+    derived_from: Option<String>,
     /// Oldest first
     #[arg(long)]
     oldest_first: bool,
@@ -98,6 +101,7 @@ impl Ls {
             channel: self.channel.unwrap_or_default(),
             labels: self.label.into_iter().collect(),
             states: Vec::new(),
+            derived_from: self.derived_from.unwrap_or_default(),
         };
         let order = if self.oldest_first {
             Order::OldestFirst

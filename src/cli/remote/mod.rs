@@ -1,10 +1,12 @@
 //! Commands that ask a server, through the public client alone.
 
 mod bench;
+mod about;
 mod fields;
 mod get;
 mod json;
 mod ls;
+mod message;
 mod put;
 mod render;
 mod retention;
@@ -27,6 +29,9 @@ pub(super) enum Command {
     Put(put::Put),
     /// Read a recording back, whole or a range
     Get(get::Get),
+    /// Store and read messages
+    #[command(subcommand)]
+    Message(message::Command),
     /// Find records
     Ls(ls::Ls),
     /// Show what is known of a record
@@ -105,6 +110,7 @@ pub(super) fn run(command: Command) -> Result<(), CliError> {
         match command {
             Command::Put(command) => command.run().await,
             Command::Get(command) => command.run().await,
+            Command::Message(command) => command.run().await,
             Command::Ls(command) => command.run().await,
             Command::Show(command) => command.run().await,
             Command::Update(command) => command.run().await,

@@ -12,6 +12,7 @@ use crate::{
 pub(super) fn record_head() -> Vec<String> {
     [
         "RECORD",
+        "KIND",
         "START",
         "LENGTH",
         "SIZE",
@@ -31,6 +32,7 @@ pub(super) fn record_row(record: &Record) -> Vec<String> {
     let parties: Vec<_> = about.parties.iter().map(shortly).collect();
     vec![
         record.record_id.clone(),
+        word("RECORD_KIND", record.kind().as_str_name()),
         time(about.start_time.as_ref()),
         length(about.duration.as_ref()),
         size(record.size_bytes),

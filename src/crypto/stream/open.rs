@@ -42,7 +42,7 @@ impl ExtentOpener {
         last: bool,
         sealed: &'a mut [u8],
     ) -> Result<&'a mut [u8], CryptoError> {
-        self.cipher.open(self.header.nonce(index, last), sealed)
+        self.cipher.open(self.header.nonce(index, last), &[], sealed)
     }
 
     /// Opens consecutive segments of one read in place and gives their plaintexts, without copying them.

@@ -28,11 +28,16 @@ impl ExtentBuffer {
     /// not touched: a short extent costs what it holds.
     pub fn new(extent: u32, spare: usize) -> Self {
         let capacity = extent_segments(extent) as usize * SEGMENT_LEN;
-        let mut bytes = BytesMut::with_capacity(capacity + spare);
+        Self::within(extent, BytesMut::with_capacity(capacity + spare))
+    }
+
+    /// The same in the memory of `bytes`, which holds nothing yet and grows when it must: small extents are sealed one behind
+    /// the other in the buffer that they are uploaded from.
+    pub fn within(extent: u32, mut bytes: BytesMut) -> Self {
         bytes.put_bytes(0, HEADER_LEN);
         Self {
             bytes,
-            full_len: capacity - TAG_LEN,
+            full_len: extent_segments(extent) as usize * SEGMENT_LEN - TAG_LEN,
             plaintext_len: 0,
         }
     }
@@ -60,6 +65,29 @@ impl ExtentBuffer {
     /// Plaintext bytes held.
     pub fn plaintext_len(&self) -> u64 {
         self.plaintext_len
+    }
+
+    /// The plaintext from byte `from` of the extent on, in pieces of at most a segment; none lies across a tag's gap.
+    pub fn pieces(&self, from: u64) -> impl Iterator<Item = &[u8]> {
+        let mut text = HEADER_LEN;
+        let mut skip = from;
+        std::iter::from_fn(move || {
+            loop {
+                let end = (text - text % SEGMENT_LEN + TEXT_END).min(self.bytes.len());
+                if text >= end {
+                    return None;
+                }
+                let piece = &self.bytes[text..end];
+                text = end + TAG_LEN;
+                match usize::try_from(skip) {
+                    Ok(skipped) if skipped < piece.len() => {
+                        skip = 0;
+                        return Some(&piece[skipped..]);
+                    }
+                    _ => skip -= piece.len() as u64,
+                }
+            }
+        })
     }
 
     /// Seals every segment in place under a key and nonces of this extent's own.
@@ -113,7 +141,7 @@ fn seal_segments(
 
 fn seal_segment(cipher: &BulkKey, nonce: [u8; 12], segment: &mut [u8]) -> Result<[u8; TAG_LEN], CryptoError> {
     let (text, gap) = segment.split_at_mut(segment.len() - TAG_LEN);
-    let tag = cipher.seal(nonce, text)?;
+    let tag = cipher.seal(nonce, &[], text)?;
     gap.copy_from_slice(&tag);
     Ok(tag)
 }

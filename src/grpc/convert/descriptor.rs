@@ -17,7 +17,7 @@ use crate::{
         text::LabelKey,
     },
     proto::v1,
-    vault::{Closing, DescriptorChange, Draft, Error, Kind, PutSpec},
+    vault::{BeginSpec, Closing, DescriptorChange, Draft, Error, Kind, MessageSpec, PutSpec},
 };
 
 /// What may be corrected: the API's names.
@@ -57,17 +57,51 @@ pub(in crate::grpc) fn put_spec(
         actor: caller.alias().to_owned(),
         draft: draft(said, &at.field("descriptor"))?,
         request: optional(&spec.request_id, &at.field("request_id"))?,
-        expected_size: spec.expected_size_bytes.map(expected_size).transpose()?,
+        expected_size: spec
+            .expected_size_bytes
+            .map(|said| size(said, &at.field("expected_size_bytes")))
+            .transpose()?,
         expected_sha256: expected_sha256(&spec.expected_sha256)?,
     })
 }
 
-fn expected_size(size: i64) -> Result<u64, Error> {
-    match u64::try_from(size) {
+/// A message of a caller for a tenant that it acts for.
+pub(in crate::grpc) fn message_spec(
+    said: v1::PutMessageRequest,
+    caller: &Principal,
+) -> Result<MessageSpec, Error> {
+    let at = Path::root("descriptor");
+    let descriptor = said.descriptor.as_ref().ok_or_else(|| at.refuse("is required"))?;
+    Ok(MessageSpec {
+        actor: caller.alias().to_owned(),
+        draft: draft(descriptor, &at)?,
+        request: optional(&said.request_id, &Path::root("request_id"))?,
+        body: said.body,
+    })
+}
+
+/// What begins a resumable upload to a tenant that the caller acts for.
+pub(in crate::grpc) fn begin_spec(
+    asked: &v1::BeginUploadRequest,
+    tenant: TenantId,
+    caller: &Principal,
+) -> Result<BeginSpec, Error> {
+    let at = Path::root("descriptor");
+    let said = asked.descriptor.as_ref();
+    Ok(BeginSpec {
+        tenant,
+        actor: caller.alias().to_owned(),
+        draft: draft(said.ok_or_else(|| at.refuse("is required"))?, &at)?,
+        request: optional(&asked.request_id, &Path::root("request_id"))?,
+        keep: asked.on_abandon() == v1::OnAbandon::Keep,
+    })
+}
+
+/// Bytes of a recording.
+pub(in crate::grpc) fn size(said: i64, at: &Path<'_>) -> Result<u64, Error> {
+    match u64::try_from(said) {
         Ok(size) if (1..=limits::RECORDING_BYTES).contains(&size) => Ok(size),
-        _ => Err(Path::root("spec")
-            .field("expected_size_bytes")
-            .refuse(format!("must be 1 to {}", limits::RECORDING_BYTES))),
+        _ => Err(at.refuse(format!("must be 1 to {}", limits::RECORDING_BYTES))),
     }
 }
 
@@ -251,6 +285,7 @@ fn blank() -> Result<Descriptor, Error> {
             jurisdictions: Vec::new(),
             external_id: None,
             derived_from: None,
+            incomplete: false,
         })
     };
     built().map_err(|invalid: InvalidId| {

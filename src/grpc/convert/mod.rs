@@ -6,6 +6,7 @@ mod query;
 mod record;
 mod tenant;
 mod time;
+mod upload;
 
 use std::str::FromStr;
 
@@ -14,11 +15,12 @@ use crate::{
     vault::Error,
 };
 
-pub(super) use descriptor::{change, closing, put_spec};
+pub(super) use descriptor::{begin_spec, change, closing, message_spec, put_spec, size};
 pub(super) use path::Path;
 pub(super) use query::{order, query};
 pub(super) use record::record_to_proto;
 pub(super) use tenant::{class_from_proto, class_to_proto, settings, settings_change, tenant_to_proto};
+pub(super) use upload::upload_to_proto;
 
 /// A text that must be there.
 pub(super) fn required<T: FromStr<Err = InvalidId>>(text: &str, at: &Path<'_>) -> Result<T, Error> {
@@ -125,6 +127,11 @@ fn bounded(have: usize, most: usize, at: &Path<'_>) -> Result<(), Error> {
 /// The API's number of a term: the same as the stored one.
 fn number(stored: u32) -> i32 {
     i32::try_from(stored).unwrap_or(0)
+}
+
+/// A number that counts something.
+pub(super) fn not_negative(count: i64, at: &Path<'_>) -> Result<u64, Error> {
+    u64::try_from(count).map_err(|_| at.refuse("must not be negative"))
 }
 
 /// Bytes as the API counts them.

@@ -35,6 +35,7 @@ pub(in crate::grpc) fn query(asked: Option<&v1::RecordQuery>) -> Result<Query, E
             .map(|s| subject(s, &at.field("subject")))
             .transpose()?,
         agent: optional(&asked.agent_id, &at.field("agent_id"))?,
+        derived_from: optional(&asked.derived_from, &at.field("derived_from"))?,
         direction: optional_term(asked.direction, Direction::from_number, &at.field("direction"))?,
         channel: optional_term(asked.channel, Channel::from_number, &at.field("channel"))?,
         labels: labels(&asked.labels, &at.field("labels"))?,

@@ -26,6 +26,7 @@ pub(in crate::grpc) fn record_to_proto(record: &Record) -> v1::Record {
         size_bytes: bytes(record.size),
         etag: record.etag(),
         region: record.region.to_string(),
+        incomplete: record.descriptor.incomplete,
     }
 }
 

@@ -84,7 +84,7 @@ impl Dice {
     /// None that happen.
     pub fn key(&mut self) -> Result<Key, InvalidId> {
         let tenant = self.tenant()?;
-        Ok(match self.below(18) {
+        Ok(match self.below(19) {
             0 => Key::Meta(self.pick(&META)),
             1 => Key::Epoch(self.number()),
             2 => Key::RegionPage(self.page()?),
@@ -106,6 +106,7 @@ impl Dice {
             14 => Key::BySubject(tenant, self.who(), self.time(), self.record()?),
             15 => Key::Identifier(tenant, self.blind()),
             16 => Key::External(tenant, self.blind()),
+            17 => Key::BySource(tenant, self.record()?, self.time(), self.record()?),
             _ => Key::Request(tenant, self.blind()),
         })
     }
@@ -130,6 +131,7 @@ impl Dice {
             Range::ByTime(tenant.clone(), from, to),
             Range::ByConversation(tenant.clone(), self.who(), from, to),
             Range::BySubject(tenant.clone(), self.who(), from, to),
+            Range::BySource(tenant.clone(), self.record()?, from, to),
             Range::Identifiers(tenant),
             Range::Requests,
         ])

@@ -49,6 +49,34 @@ impl RecordService for Stub {
         Err(Status::unimplemented(""))
     }
 
+    async fn put_message(
+        &self,
+        _: Request<PutMessageRequest>,
+    ) -> Result<Response<PutMessageResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn batch_put_messages(
+        &self,
+        _: Request<BatchPutMessagesRequest>,
+    ) -> Result<Response<BatchPutMessagesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_message(
+        &self,
+        _: Request<GetMessageRequest>,
+    ) -> Result<Response<GetMessageResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn batch_get_messages(
+        &self,
+        _: Request<BatchGetMessagesRequest>,
+    ) -> Result<Response<BatchGetMessagesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn get_record(&self, _: Request<GetRecordRequest>) -> Result<Response<GetRecordResponse>, Status> {
         Err(Status::unimplemented(""))
     }
@@ -64,6 +92,38 @@ impl RecordService for Stub {
         &self,
         _: Request<UpdateRecordRequest>,
     ) -> Result<Response<UpdateRecordResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn begin_upload(
+        &self,
+        _: Request<BeginUploadRequest>,
+    ) -> Result<Response<BeginUploadResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_upload(&self, _: Request<GetUploadRequest>) -> Result<Response<GetUploadResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn commit_upload(
+        &self,
+        _: Request<CommitUploadRequest>,
+    ) -> Result<Response<CommitUploadResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn abort_upload(
+        &self,
+        _: Request<AbortUploadRequest>,
+    ) -> Result<Response<AbortUploadResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn write_upload(
+        &self,
+        _: Request<Streaming<WriteUploadRequest>>,
+    ) -> Result<Response<WriteUploadResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }

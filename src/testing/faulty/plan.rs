@@ -39,6 +39,7 @@ pub struct Rule {
     operation: Option<Operation>,
     prefix: String,
     skip: u64,
+    every: u64,
     times: u64,
 }
 
@@ -55,6 +56,8 @@ pub(super) struct Entry {
     prefix: String,
     /// Matching calls to let pass.
     skip: u64,
+    /// Of the calls after that, strike one in so many.
+    every: u64,
     /// Calls to strike after that.
     times: u64,
     effect: Effect,
@@ -67,8 +70,21 @@ pub(super) enum Effect {
     Before(Failure),
     After(Failure),
     Delay(Duration),
+    Hang(Hang),
+    Twice,
     Flip(usize),
     Truncate(usize),
+    Lengthen(usize),
+    Misstate(u64),
+}
+
+/// A call that never answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hang {
+    /// Without having begun.
+    Before,
+    /// With its effect.
+    After,
 }
 
 impl Rule {
@@ -78,6 +94,7 @@ impl Rule {
             operation,
             prefix: String::new(),
             skip: 0,
+            every: 1,
             times: 1,
         }
     }
@@ -91,6 +108,12 @@ impl Rule {
     /// From the `n`-th matching call on, counted from 1 and from now. Without this, the next one.
     pub fn nth(mut self, n: u64) -> Self {
         self.skip = n.saturating_sub(1);
+        self
+    }
+
+    /// From there on one call in `n`, the first of each: what is slowed down lets some through.
+    pub fn every(mut self, n: u64) -> Self {
+        self.every = n.max(1);
         self
     }
 
@@ -120,6 +143,21 @@ impl Rule {
         self.inject(Effect::Delay(duration))
     }
 
+    /// The call never begins and never answers: it ends when its caller drops it.
+    pub fn hang(self) -> Injected {
+        self.inject(Effect::Hang(Hang::Before))
+    }
+
+    /// The call takes effect and never answers: it ends when its caller drops it.
+    pub fn hang_after(self) -> Injected {
+        self.inject(Effect::Hang(Hang::After))
+    }
+
+    /// The call takes effect, and is made again at once, as a client does that lost the first answer: the second one's is given.
+    pub fn twice(self) -> Injected {
+        self.inject(Effect::Twice)
+    }
+
     /// A read comes back with the lowest bit of byte `at` flipped; one that is shorter is left alone and not counted as fired.
     pub fn flip(self, at: usize) -> Injected {
         self.inject(Effect::Flip(at))
@@ -128,6 +166,16 @@ impl Rule {
     /// A read comes back with its first `length` bytes only; one that is no longer is left alone and not counted as fired.
     pub fn truncate(self, length: usize) -> Injected {
         self.inject(Effect::Truncate(length))
+    }
+
+    /// A read comes back with `more` bytes behind those asked for.
+    pub fn lengthen(self, more: usize) -> Injected {
+        self.inject(Effect::Lengthen(more))
+    }
+
+    /// A read, or a look, says that the whole object has `length` bytes.
+    pub fn misstate(self, length: u64) -> Injected {
+        self.inject(Effect::Misstate(length))
     }
 
     fn inject(self, effect: Effect) -> Injected {
@@ -140,12 +188,14 @@ impl Rule {
             operation,
             prefix,
             skip,
+            every,
             times,
         } = self;
         faults.plan().entries.push(Entry {
             operation,
             prefix,
             skip,
+            every,
             times,
             effect,
             fired,
@@ -177,6 +227,7 @@ impl Entry {
         }
         let struck = self.times > 0;
         self.times = self.times.saturating_sub(1);
+        self.skip = self.every - 1;
         struck
     }
 
@@ -186,6 +237,8 @@ impl Entry {
             Effect::Before(failure) => fate.before = fate.before.take().or(Some(failure.error())),
             Effect::After(failure) => fate.after = fate.after.take().or(Some(failure.error())),
             Effect::Delay(duration) => fate.delays.push(*duration),
+            Effect::Hang(hang) => fate.hang = fate.hang.or(Some(*hang)),
+            Effect::Twice => fate.twice = true,
             edit => return fate.edits.push((edit.clone(), Arc::clone(&self.fired))),
         }
         self.fired.fetch_add(1, Ordering::SeqCst);

@@ -113,6 +113,84 @@ async fn down_is_down_until_told_otherwise() {
 }
 
 #[tokio::test]
+async fn reads_come_back_longer_and_misstated() {
+    let (_root, store, faults) = faulty().await;
+    store.put(&key("a"), body()).await.unwrap();
+    let longer = faults.on(Operation::Get).lengthen(2);
+    let range = ByteRange::Exact { offset: 1, length: 3 };
+    let read = store.get(&key("a"), range).await.unwrap();
+    assert_eq!((&read.bytes[..], read.object_length), (&b"123\xa5\xa5"[..], 10));
+    let misstated = faults.on_all().times(2).misstate(7);
+    assert_eq!(store.get(&key("a"), range).await.unwrap().object_length, 7);
+    assert_eq!(store.head(&key("a")).await.unwrap().length, 7);
+    assert_eq!(store.head(&key("a")).await.unwrap().length, 10);
+    assert_eq!((longer.fired(), misstated.fired()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_call_that_hangs_ends_with_its_caller() {
+    let (_root, store, faults) = faulty().await;
+    let before = faults.on(Operation::Put).hang();
+    let after = faults.on(Operation::Put).nth(2).hang_after();
+    for (name, there) in [("a", false), ("b", true)] {
+        let key = key(name);
+        let patience = Duration::from_millis(if there { 1_000 } else { 20 });
+        let impatient = tokio::time::timeout(patience, store.put(&key, body())).await;
+        assert!(impatient.is_err());
+        assert_eq!(read(&store, name).await.is_ok(), there, "{name}");
+    }
+    assert_eq!((before.fired(), after.fired()), (1, 1));
+    store.put(&key("c"), body()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_is_made_twice_and_the_second_answers() {
+    let (_root, store, faults) = faulty().await;
+    let twice = faults.on(Operation::Put).twice();
+    let answer = store.put(&key("a"), body()).await;
+    assert!(matches!(answer, Err(StoreError::AlreadyExists)), "{answer:?}");
+    assert_eq!(read(&store, "a").await.unwrap(), body());
+    let upload = store.begin(&key("b")).await.unwrap();
+    let again = faults.on(Operation::PutPart).twice();
+    let part = store.put_part(&key("b"), &upload, 1, 0, body()).await.unwrap();
+    store.complete(&key("b"), &upload, &[part]).await.unwrap();
+    assert_eq!(read(&store, "b").await.unwrap(), body());
+    assert_eq!((twice.fired(), again.fired()), (1, 1));
+    assert_eq!(faults.calls(Operation::Put), 1, "one call, as its caller sees it");
+}
+
+#[tokio::test]
+async fn what_is_slowed_down_lets_some_through() {
+    let (_root, store, faults) = faulty().await;
+    let slow = faults
+        .on(Operation::Put)
+        .nth(2)
+        .every(3)
+        .times(2)
+        .fail_before(Failure::Unavailable);
+    let mut failed = Vec::new();
+    for n in 1..=8 {
+        if store.put(&key(&n.to_string()), body()).await.is_err() {
+            failed.push(n);
+        }
+    }
+    assert_eq!(failed, [2, 5]);
+    assert_eq!(slow.fired(), 2);
+}
+
+#[tokio::test]
+async fn expired_credentials_are_denied_until_renewed() {
+    let (_root, store, faults) = faulty().await;
+    faults.take_down_with(Failure::Denied);
+    let denied = store.head(&key("a")).await;
+    assert!(matches!(denied, Err(StoreError::Denied(_))), "{denied:?}");
+    assert!(matches!(store.uploads("").await, Err(StoreError::Denied(_))));
+    faults.bring_up();
+    store.put(&key("a"), body()).await.unwrap();
+    assert_eq!(faults.refused_while_down(), 2);
+}
+
+#[tokio::test]
 async fn calls_wait() {
     let (_root, store, faults) = faulty().await;
     let delay = faults.on_all().delay(Duration::from_millis(30));

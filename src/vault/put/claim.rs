@@ -12,7 +12,7 @@ use super::{Error, Kind};
 pub(in crate::vault) struct UnderWay(Arc<Mutex<HashSet<[u8; 32]>>>);
 
 impl UnderWay {
-    pub(super) fn claim(&self, ids: impl Iterator<Item = [u8; 32]>) -> Result<Claim, Error> {
+    pub(in crate::vault) fn claim(&self, ids: impl Iterator<Item = [u8; 32]>) -> Result<Claim, Error> {
         let mut claim = Claim {
             under_way: self.clone(),
             ids: Vec::new(),
@@ -33,7 +33,8 @@ impl UnderWay {
     }
 }
 
-pub(super) struct Claim {
+#[derive(Debug)]
+pub(in crate::vault) struct Claim {
     under_way: UnderWay,
     ids: Vec<[u8; 32]>,
 }

@@ -1,13 +1,19 @@
-//! A blob becomes known: rows and put leaf.
+//! A blob's entries become known: rows and put leaves, as many entries to a transaction as its limit allows.
+//!
+//! Each transaction stands for itself: it holds the rows of some entries and a leaf that names exactly those. What happens to
+//! the others of the blob, and whether the process lives to try them, changes nothing for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
 
 use crate::{
     blob::format::Footer,
     domain::{
-        clock::Timestamp,
         limits,
         record::{Descriptor, Record},
     },
-    index::{Change, Expect, IndexError, Key, LeafReceipt, Row, Scope},
+    index::{Change, Expect, IndexError, Key, LeafReceipt, Row, Scope, key::Blind},
     ledger::{
         leaf,
         outbox::{LedgerError, Until},
@@ -19,90 +25,284 @@ use super::{
     super::{
         Error, Kind, Vault,
         record::{BlobName, record_row},
-        terms::{self, Terms},
+        terms::{self, Numbers, Terms},
     },
     external_id_taken,
 };
 
+/// How often a race for the number of an identifier is run again.
+const RACES: usize = 32;
+
+/// A blob whose entries are to become known.
+#[derive(Debug)]
+pub(in crate::vault) struct Blob<'a> {
+    pub(in crate::vault) footer: &'a Footer,
+    pub(in crate::vault) name: &'a BlobName,
+    /// Bytes of the object.
+    pub(in crate::vault) length: u64,
+}
+
+/// One of its entries, by its place in the footer.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::vault) struct Fresh<'a> {
+    pub(in crate::vault) index: usize,
+    pub(in crate::vault) descriptor: &'a Descriptor,
+    /// Alias of who put it.
+    pub(in crate::vault) actor: &'a str,
+}
+
+/// Who tells the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::vault) enum Told {
+    /// The put itself.
+    ByPut,
+    /// A rebuild that found the blob.
+    ByAdoption,
+    /// A leaf that is being replayed.
+    Already,
+}
+
+/// What became of each entry, by its place in the footer.
+pub(in crate::vault) type Outcomes = BTreeMap<usize, Result<(), Error>>;
+
+/// Entries whose rows fit into one transaction.
+#[derive(Debug, Default)]
+struct Part<'a> {
+    entries: Vec<Fresh<'a>>,
+    change: Change,
+    actors: BTreeSet<&'a str>,
+}
+
+/// What the rows of some entries are made of, looked up at once.
+struct Material {
+    offsets: Vec<u64>,
+    terms: BTreeMap<usize, Terms>,
+    numbers: Numbers,
+    requests: BTreeMap<usize, (Expect, Row)>,
+}
+
 impl Vault {
-    /// Makes the records of a blob known: rows and put leaf in one transaction (rows beyond its limit go before it, and mean
-    /// nothing until it).
-    pub(in crate::vault) async fn index_put(
+    /// Makes entries of a blob known, each for itself: one that may not be holds up no other.
+    pub(in crate::vault) async fn index_entries(
         &self,
-        actor: &str,
-        footer: &Footer,
-        blob: &BlobName,
-        object_length: u64,
-        descriptors: &[Descriptor],
-        adopted: bool,
-    ) -> Result<(), Error> {
-        let put = RecordsPut {
-            record_ids: footer
-                .entries
-                .iter()
-                .map(|e| e.record.as_bytes().to_vec().into())
-                .collect(),
-            object_key: blob.object_key.clone(),
-            object_version: blob.object_version.clone(),
-            footer_sha256: blob.footer_sha256.to_vec().into(),
-            object_length,
-            adopted,
-        };
-        let leaf = leaf::draft(Scope::Fact, actor, self.clock.now(), Body::RecordsPut(put));
-        // Another upload may mint a number for the same identifier meanwhile: look again.
-        for _ in 0..16 {
-            let mut change = self.put_rows(footer, blob, descriptors).await?;
-            change.leaves.push(leaf.clone());
-            match self.commit_long(change, Until::Queued).await {
-                Err(LedgerError::Index(IndexError::Expectation(_))) => {
-                    self.refuse_taken(footer, descriptors).await?;
+        blob: &Blob<'_>,
+        told: Told,
+        mut entries: Vec<Fresh<'_>>,
+    ) -> Outcomes {
+        let mut outcomes = Outcomes::new();
+        let mut races = 0;
+        while !entries.is_empty() {
+            let (parts, later) = match self.parts(blob, told, &entries).await {
+                Ok(parts) => parts,
+                Err(error) => {
+                    fail(&mut outcomes, &entries, error);
+                    return outcomes;
                 }
-                other => return Ok(other.map(|_| ())?),
+            };
+            entries = later;
+            let commits = parts.into_iter().map(|part| async move {
+                let done = self.commit_long(part.change, Until::Queued).await;
+                (part.entries, done)
+            });
+            for (of_part, done) in join_all(commits).await {
+                match done {
+                    Ok(_) => outcomes.extend(of_part.iter().map(|entry| (entry.index, Ok(())))),
+                    // Another put may have minted a number for the same identifier: whoever is not at fault looks again.
+                    Err(LedgerError::Index(error @ IndexError::Expectation(_))) => {
+                        races += 1;
+                        let blameless = self.without_taken(blob, of_part, &mut outcomes).await;
+                        if races > RACES * parts_of(blob.footer) {
+                            fail(&mut outcomes, &blameless, error.into());
+                        } else {
+                            entries.extend(blameless);
+                        }
+                    }
+                    Err(error) => fail(&mut outcomes, &of_part, error.into()),
+                }
             }
         }
-        Err(IndexError::Expectation(0).into())
+        outcomes
     }
 
-    /// The rows of a blob's records, and what must hold for them.
-    pub(in crate::vault) async fn put_rows(
+    /// The entries that no taken name keeps from becoming known; the others get their outcome.
+    async fn without_taken<'a>(
+        &self,
+        blob: &Blob<'_>,
+        entries: Vec<Fresh<'a>>,
+        outcomes: &mut Outcomes,
+    ) -> Vec<Fresh<'a>> {
+        let mut blameless = Vec::new();
+        for entry in entries {
+            match self.refuse_taken(blob.footer, &entry).await {
+                Ok(()) => blameless.push(entry),
+                Err(error) => {
+                    outcomes.insert(entry.index, Err(error));
+                }
+            }
+        }
+        blameless
+    }
+
+    /// Packs entries into transactions; those that have to wait for the outcome of these come second.
+    async fn parts<'a>(
+        &self,
+        blob: &Blob<'_>,
+        told: Told,
+        entries: &[Fresh<'a>],
+    ) -> Result<(Vec<Part<'a>>, Vec<Fresh<'a>>), Error> {
+        let material = self.material(blob, entries).await?;
+        // Which part makes an identifier's number known.
+        let mut placed: BTreeMap<Blind, usize> = BTreeMap::new();
+        let mut parts: Vec<Part<'a>> = vec![Part::default()];
+        let mut later = Vec::new();
+        for entry in entries {
+            let mut at = parts.len() - 1;
+            let mut rows = self.entry_rows(blob, &material, entry, &placed, at);
+            if !parts[at].has_room_for(&rows, entry) && !parts[at].entries.is_empty() {
+                at += 1;
+                rows = self.entry_rows(blob, &material, entry, &placed, at);
+                if !Part::default().has_room_for(&rows, entry) {
+                    // Too long for any transaction: it goes alone, when the numbers that others mint are known.
+                    later.push(*entry);
+                    continue;
+                }
+                parts.push(Part::default());
+            }
+            let alone = !parts[at].has_room_for(&rows, entry);
+            let terms = &material.terms[&entry.index];
+            for blind in terms.numbered() {
+                placed.entry(blind).or_insert(at);
+            }
+            parts[at].add(*entry, rows);
+            if alone {
+                let rest = entries.iter().skip_while(|e| e.index != entry.index).skip(1);
+                later.extend(rest);
+                break;
+            }
+        }
+        if told != Told::Already {
+            for part in &mut parts {
+                self.tell(blob, told, part);
+            }
+        }
+        Ok((parts, later))
+    }
+
+    async fn material(&self, blob: &Blob<'_>, entries: &[Fresh<'_>]) -> Result<Material, Error> {
+        let footer = blob.footer;
+        let keys = self.keys.tenant(&footer.tenant).await?;
+        let terms: BTreeMap<usize, Terms> = entries
+            .iter()
+            .map(|entry| (entry.index, Terms::of(keys.index_key(), entry.descriptor)))
+            .collect();
+        let blinds = terms.values().flat_map(Terms::numbered).collect();
+        let numbers = terms::numbers(&*self.index, &self.rows, &*self.rng, &footer.tenant, &blinds).await?;
+        Ok(Material {
+            offsets: footer.entry_offsets(),
+            requests: self.request_rows(footer, entries).await?,
+            terms,
+            numbers,
+        })
+    }
+
+    /// The rows that remember the entries' requests, where no later use of the same id is known.
+    async fn request_rows(
         &self,
         footer: &Footer,
-        blob: &BlobName,
-        descriptors: &[Descriptor],
-    ) -> Result<Change, Error> {
-        let keys = self.keys.tenant(&footer.tenant).await?;
-        let tenant = &footer.tenant;
-        let mut change = Change::default();
-        for (index, (entry, descriptor)) in footer.entries.iter().zip(descriptors).enumerate() {
-            let terms = Terms::of(keys.index_key(), descriptor);
-            let numbers =
-                terms::numbers(&*self.index, &self.rows, &*self.rng, tenant, &terms.numbered()).await?;
-            change.expect.extend(numbers.expectations());
-            let found_by = terms.keys(tenant, &entry.record, &numbers);
-            change.put.extend(numbers.minted);
-            change.put.extend(found_by.into_iter().map(|key| Row {
-                key,
-                value: Vec::new(),
-            }));
-            if let Some(external) = terms.external {
-                let key = Key::External(tenant.clone(), external);
-                change.expect.push(Expect::Absent(key.clone()));
-                let row = ExternalRow {
-                    record_id: entry.record.as_bytes().to_vec().into(),
-                };
-                change.put.push(self.rows.row(key, &row));
+        entries: &[Fresh<'_>],
+    ) -> Result<BTreeMap<usize, (Expect, Row)>, Error> {
+        let rows: Vec<(usize, Row)> = entries
+            .iter()
+            .filter_map(|fresh| {
+                let entry = &footer.entries[fresh.index];
+                let tag = entry.request.as_ref()?;
+                let row = self.request_row(&footer.tenant, tag, Some(&entry.record), footer.created);
+                Some((fresh.index, row))
+            })
+            .collect();
+        let keys: Vec<Key> = rows.iter().map(|(_, row)| row.key.clone()).collect();
+        let found = self.index.get_many(&keys).await?;
+        let mut remembered = BTreeMap::new();
+        for ((index, row), found) in rows.into_iter().zip(found) {
+            if let Some(expect) = self.remembers(&row, found, footer.created)? {
+                remembered.insert(index, (expect, row));
             }
-            if let Some(request) = &entry.request {
-                self.remember_request(&mut change, tenant, request, Some(&entry.record), footer.created)
-                    .await?;
-            }
-            let key = Key::Record(tenant.clone(), entry.record);
-            change.expect.push(Expect::Absent(key.clone()));
-            change
-                .put
-                .push(self.rows.row(key, &record_row(footer, index, blob, descriptor)));
         }
-        Ok(change)
+        Ok(remembered)
+    }
+
+    /// The rows of one entry in the part `at`, and what must hold for them.
+    fn entry_rows(
+        &self,
+        blob: &Blob<'_>,
+        material: &Material,
+        fresh: &Fresh<'_>,
+        placed: &BTreeMap<Blind, usize>,
+        at: usize,
+    ) -> Change {
+        let tenant = &blob.footer.tenant;
+        let entry = &blob.footer.entries[fresh.index];
+        let terms = &material.terms[&fresh.index];
+        let mut change = Change::default();
+        for blind in terms.numbered() {
+            let Some(row) = material.numbers.minted.get(&blind) else {
+                continue;
+            };
+            match placed.get(&blind) {
+                None => {
+                    change.expect.push(Expect::Absent(row.key.clone()));
+                    change.put.push(row.clone());
+                }
+                Some(before) if *before < at => {
+                    change
+                        .expect
+                        .push(Expect::Equals(row.key.clone(), row.value.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        let found_by = terms.keys(tenant, &entry.record, &material.numbers);
+        change.put.extend(found_by.into_iter().map(|key| Row {
+            key,
+            value: Vec::new(),
+        }));
+        if let Some(external) = terms.external {
+            let key = Key::External(tenant.clone(), external);
+            let row = ExternalRow {
+                record_id: entry.record.as_bytes().to_vec().into(),
+            };
+            change.expect.push(Expect::Absent(key.clone()));
+            change.put.push(self.rows.row(key, &row));
+        }
+        if let Some((expect, row)) = material.requests.get(&fresh.index) {
+            change.expect.push(expect.clone());
+            change.put.push(row.clone());
+        }
+        let key = Key::Record(tenant.clone(), entry.record);
+        let offset = material.offsets[fresh.index];
+        let row = record_row(blob.footer, fresh.index, offset, blob.name, fresh.descriptor);
+        change.expect.push(Expect::Absent(key.clone()));
+        change.put.push(self.rows.row(key, &row));
+        change
+    }
+
+    /// Adds the leaves that name a part's records, one for each who put some of them.
+    fn tell(&self, blob: &Blob<'_>, told: Told, part: &mut Part<'_>) {
+        for actor in &part.actors {
+            let of_actor = part.entries.iter().filter(|entry| entry.actor == *actor);
+            let record_ids = of_actor.map(|entry| blob.footer.entries[entry.index].record);
+            let put = RecordsPut {
+                record_ids: record_ids.map(|id| id.as_bytes().to_vec().into()).collect(),
+                object_key: blob.name.object_key.clone(),
+                object_version: blob.name.object_version.clone(),
+                footer_sha256: blob.name.footer_sha256.to_vec().into(),
+                object_length: blob.length,
+                adopted: told == Told::ByAdoption,
+            };
+            let body = Body::RecordsPut(put);
+            let leaf = leaf::draft(Scope::Fact, actor, self.clock.now(), body);
+            part.change.leaves.push(leaf);
+        }
     }
 
     /// Commits a change of any length: rows that fit into no transaction are written before it or deleted after it. Neither
@@ -112,6 +312,9 @@ impl Vault {
         mut change: Change,
         until: Until,
     ) -> Result<Vec<LeafReceipt>, LedgerError> {
+        if fits(&change) {
+            return self.ledger.commit(change, until).await;
+        }
         let after = self.commit_early_rows(&mut change).await?;
         let receipts = self.ledger.commit(change, until).await?;
         for change in after {
@@ -155,43 +358,86 @@ impl Vault {
     }
 
     /// Tells an external id or record that is taken from a race that is worth another try.
-    async fn refuse_taken(&self, footer: &Footer, descriptors: &[Descriptor]) -> Result<(), Error> {
+    async fn refuse_taken(&self, footer: &Footer, fresh: &Fresh<'_>) -> Result<(), Error> {
         let keys = self.keys.tenant(&footer.tenant).await?;
-        for (entry, descriptor) in footer.entries.iter().zip(descriptors) {
-            if let Some(id) = &descriptor.external_id {
-                let key = Key::External(footer.tenant.clone(), terms::external(keys.index_key(), id));
-                if self.index.get(&key).await?.is_some() {
-                    return Err(external_id_taken());
-                }
-            }
-            let key = Key::Record(footer.tenant.clone(), entry.record);
+        let entry = &footer.entries[fresh.index];
+        if let Some(id) = &fresh.descriptor.external_id {
+            let key = Key::External(footer.tenant.clone(), terms::external(keys.index_key(), id));
             if self.index.get(&key).await?.is_some() {
-                return Err(Error::new(
-                    Kind::AlreadyExists,
-                    "RECORD_EXISTS",
-                    "the record is indexed already",
-                ));
+                return Err(external_id_taken());
             }
+        }
+        let key = Key::Record(footer.tenant.clone(), entry.record);
+        if self.index.get(&key).await?.is_some() {
+            return Err(Error::new(
+                Kind::AlreadyExists,
+                "RECORD_EXISTS",
+                "the record is indexed already",
+            ));
         }
         Ok(())
     }
+}
 
-    pub(super) fn parse_fresh(&self, footer: &Footer, blob: &BlobName, descriptor: Descriptor) -> Record {
-        let row = record_row(footer, 0, blob, &descriptor);
-        let entry = &footer.entries[0];
-        Record {
-            tenant: footer.tenant.clone(),
-            id: entry.record,
-            kind: entry.kind,
-            state: descriptor.resting_state(),
-            descriptor,
-            version: 1,
-            created: footer.created,
-            updated: Timestamp(row.updated_micros),
-            size: entry.plaintext_length,
-            region: footer.region.clone(),
-        }
+impl<'a> Part<'a> {
+    fn has_room_for(&self, rows: &Change, entry: &Fresh<'_>) -> bool {
+        let leaves = self.actors.len() + usize::from(!self.actors.contains(entry.actor));
+        self.change.put.len() + rows.put.len() + leaves <= limits::TRANSACTION_ROWS
+            && self.change.expect.len() + rows.expect.len() <= limits::TRANSACTION_ROWS
     }
+
+    fn add(&mut self, entry: Fresh<'a>, rows: Change) {
+        self.entries.push(entry);
+        self.actors.insert(entry.actor);
+        self.change.put.extend(rows.put);
+        self.change.expect.extend(rows.expect);
+    }
+}
+
+/// A record that was put just now.
+pub(in crate::vault) fn fresh_record(footer: &Footer, index: usize, descriptor: Descriptor) -> Record {
+    let entry = &footer.entries[index];
+    Record {
+        tenant: footer.tenant.clone(),
+        id: entry.record,
+        kind: entry.kind,
+        state: descriptor.resting_state(),
+        descriptor,
+        version: 1,
+        created: footer.created,
+        updated: footer.created,
+        size: entry.plaintext_length,
+        region: footer.region.clone(),
+    }
+}
+
+/// One failure for several entries: each gets the answer, the first its cause as well.
+fn fail(outcomes: &mut Outcomes, entries: &[Fresh<'_>], error: Error) {
+    outcomes.extend(entries.iter().map(|entry| (entry.index, Err(error.again()))));
+    if let Some(first) = entries.first() {
+        outcomes.insert(first.index, Err(error));
+    }
+}
+
+/// What became of one entry.
+pub(in crate::vault) fn outcome_of(outcomes: &mut Outcomes, index: usize) -> Result<(), Error> {
+    outcomes.remove(&index).unwrap_or_else(|| {
+        Err(Error::new(
+            Kind::Internal,
+            "INDEX",
+            "a record was not indexed; report it",
+        ))
+    })
+}
+
+fn fits(change: &Change) -> bool {
+    let rows = change.put.len() + change.delete.len() + change.leaves.len();
+    rows <= limits::TRANSACTION_ROWS && change.expect.len() <= limits::TRANSACTION_ROWS
+}
+
+/// At most so many transactions make a blob known.
+fn parts_of(footer: &Footer) -> usize {
+    footer.entries.len().max(1)
 }
 
 /// Takes the deletions of search rows out of a change, for after it: each holds only while the records are as the change left

@@ -22,10 +22,11 @@ use prost::Message;
 use crate::{
     blob::format::Request,
     domain::{
-        ids::{RecordId, RequestId, RetentionClassId, TenantId},
+        ids::{RecordId, RequestId, TenantId},
         limits, media,
         purpose::Purpose,
         record::{Descriptor, Kind as RecordKind, Party, Record},
+        tenant::TenantSettings,
         text::MediaType,
     },
     index::{Change, Key},
@@ -33,10 +34,12 @@ use crate::{
 
 use super::{Error, Kind, Vault, descriptor, record::Name, requests::tag_request, terms};
 
-use claim::Claim;
-pub(super) use claim::UnderWay;
+pub(super) use claim::{Claim, UnderWay};
+pub(super) use index::{Blob, Fresh, Outcomes, Told, fresh_record, outcome_of};
 use received::Received;
+pub(super) use upload::Upload;
 use writer::Writer;
+pub(super) use writer::{FOOTER_ROOM, off_the_async_threads};
 
 /// What an uploader says of a recording, before defaults.
 #[derive(Clone, Debug)]
@@ -98,8 +101,10 @@ impl Vault {
     ///
     /// # Errors
     /// [`Kind::NotFound`] for a tenant that is not; [`Kind::Invalid`] names a field; [`Kind::AlreadyExists`] for an external id
-    /// that is taken; [`Kind::Conflict`] if an upload with the same request id or external id is under way.
+    /// that is taken; [`Kind::Conflict`] if an upload with the same request id or external id is under way;
+    /// [`Kind::Unavailable`] while the bucket takes no leaves and [`limits::QUEUED_LEAVES`] wait.
     pub async fn begin_put(self: &Arc<Self>, mut spec: PutSpec) -> Result<Put, Error> {
+        let turn = self.turn(&spec.tenant).await?;
         let (row, _) = self.active_tenant(&spec.tenant).await?;
         let keys = self.keys.tenant(&spec.tenant).await?;
         let tag = spec
@@ -127,12 +132,9 @@ impl Vault {
                 _claim: claim,
             });
         }
+        self.ledger.keeps_up().await?;
         let settings = self.open_tenant(&spec.tenant, &row).await?.settings;
-        self.resolve_defaults(
-            &mut spec,
-            settings.default_retention_class,
-            &settings.allowed_purposes,
-        )?;
+        resolve_defaults(&mut spec.draft, &settings)?;
         let descriptor = &spec.draft.descriptor;
         self.require_class(
             &spec.tenant,
@@ -150,6 +152,7 @@ impl Vault {
             return Err(external_id_taken());
         }
         let kind = self.kind_of(&spec).await?;
+        drop(turn);
         let writer = self.writer(&spec, kind).await?;
         Ok(Put {
             vault: Arc::clone(self),
@@ -164,10 +167,15 @@ impl Vault {
     /// The record that a request id has made, if it has not expired.
     async fn record_of_request(&self, tenant: &TenantId, mac: [u8; 32]) -> Result<Option<RecordId>, Error> {
         let key = Key::Request(tenant.clone(), mac);
-        let Some(value) = self.index.get(&key).await? else {
-            return Ok(None);
-        };
-        let row: crate::proto::storage::RequestRow = self.rows.open(&key, &value)?;
+        match self.index.get(&key).await? {
+            Some(value) => self.record_in(&key, &value),
+            None => Ok(None),
+        }
+    }
+
+    /// The record in the row of a request id, if it has not expired.
+    pub(super) fn record_in(&self, key: &Key, value: &[u8]) -> Result<Option<RecordId>, Error> {
+        let row: crate::proto::storage::RequestRow = self.rows.open(key, value)?;
         if row.expires_micros <= self.clock.now().micros() {
             return Ok(None);
         }
@@ -179,41 +187,14 @@ impl Vault {
             .map_err(|_| Error::corrupt("index row"))
     }
 
-    fn resolve_defaults(
-        &self,
-        spec: &mut PutSpec,
-        class: Option<RetentionClassId>,
-        purposes: &std::collections::BTreeSet<Purpose>,
-    ) -> Result<(), Error> {
-        if !spec.draft.has_retention_class {
-            spec.draft.descriptor.retention_class = class.ok_or_else(|| {
-                Error::invalid(
-                    "descriptor.retention_class",
-                    "is required: the tenant has no default",
-                )
-            })?;
-        }
-        if spec.draft.descriptor.allowed_purposes.is_empty() {
-            spec.draft.descriptor.allowed_purposes = if purposes.is_empty() {
-                Purpose::defaults().collect()
-            } else {
-                purposes.clone()
-            };
-        }
-        Ok(())
-    }
-
     /// What is derived from another record is an artifact, and its source must be there.
-    async fn kind_of(&self, spec: &PutSpec) -> Result<RecordKind, Error> {
+    pub(super) async fn kind_of(&self, spec: &PutSpec) -> Result<RecordKind, Error> {
         let Some(source) = spec.draft.descriptor.derived_from else {
             return Ok(RecordKind::Recording);
         };
         match self.locate(&spec.tenant, &Name::Id(source)).await? {
             Some(_) => Ok(RecordKind::Artifact),
-            None => Err(Error::invalid(
-                "descriptor.derived_from",
-                "must name a record of the tenant",
-            )),
+            None => Err(no_source()),
         }
     }
 }
@@ -239,7 +220,7 @@ impl Put {
             Mode::Repeat(_) => Ok(()),
             Mode::Store(writer) => {
                 while !chunk.is_empty() {
-                    writer.fill(&self.vault, &self.spec.tenant, &mut chunk).await?;
+                    writer.fill(&self.vault, &mut chunk).await?;
                 }
                 Ok(())
             }
@@ -255,14 +236,21 @@ impl Put {
     pub async fn finish(mut self, closing: Closing) -> Result<Record, Error> {
         self.received.check(&self.spec)?;
         let keys = self.vault.keys.tenant(&self.spec.tenant).await?;
-        let asked = asked_for(&self.said, &closing, &self.received);
+        let crc = self.received.crc.unwrap_or(0);
+        let asked = asked_for(&self.said, &closing, self.received.bytes, crc);
         let tag = self
             .spec
             .request
             .as_ref()
             .map(|r| tag_request(&keys, &self.spec.tenant, r, &asked));
         match self.mode {
-            Mode::Repeat(record) => repeat(&self.vault, &self.spec.tenant, tag, record).await,
+            Mode::Repeat(record) => {
+                let record = repeat(&self.vault, &self.spec.tenant, tag, record).await?;
+                if record.kind == RecordKind::Message {
+                    return Err(request_reused());
+                }
+                Ok(record)
+            }
             Mode::Store(writer) => {
                 let mut descriptor = self.spec.draft.descriptor;
                 if !self.spec.draft.has_media_type {
@@ -278,7 +266,29 @@ impl Put {
     }
 }
 
-async fn repeat(
+/// What was not said, from the tenant's settings.
+pub(super) fn resolve_defaults(draft: &mut Draft, settings: &TenantSettings) -> Result<(), Error> {
+    if !draft.has_retention_class {
+        let class = settings.default_retention_class.clone();
+        draft.descriptor.retention_class = class.ok_or_else(|| {
+            Error::invalid(
+                "descriptor.retention_class",
+                "is required: the tenant has no default",
+            )
+        })?;
+    }
+    if draft.descriptor.allowed_purposes.is_empty() {
+        draft.descriptor.allowed_purposes = if settings.allowed_purposes.is_empty() {
+            Purpose::defaults().collect()
+        } else {
+            settings.allowed_purposes.clone()
+        };
+    }
+    Ok(())
+}
+
+/// The record of a request that was answered before, if it asked for the same.
+pub(super) async fn repeat(
     vault: &Arc<Vault>,
     tenant: &TenantId,
     tag: Option<Request>,
@@ -293,10 +303,11 @@ async fn repeat(
     Ok(vault.open_record(&located).await?.0)
 }
 
-/// What a request asked for, as bytes that are the same for the same request.
-fn asked_for(said: &[u8], closing: &Closing, received: &Received) -> Vec<u8> {
-    let mut asked = received.bytes.to_be_bytes().to_vec();
-    asked.extend_from_slice(&received.crc.unwrap_or(0).to_be_bytes());
+/// What a request asked for, as bytes that are the same for the same request: `length` and CRC-32C of the content, the closing,
+/// and the descriptor as it was said.
+pub(super) fn asked_for(said: &[u8], closing: &Closing, length: u64, crc: u32) -> Vec<u8> {
+    let mut asked = length.to_be_bytes().to_vec();
+    asked.extend_from_slice(&crc.to_be_bytes());
     asked.extend_from_slice(&closing.duration_millis.unwrap_or(-1).to_be_bytes());
     let parties = closing.parties.iter().map(descriptor::party_to_proto).collect();
     let closing = crate::proto::storage::Descriptor {
@@ -310,7 +321,7 @@ fn asked_for(said: &[u8], closing: &Closing, received: &Received) -> Vec<u8> {
     asked
 }
 
-fn closed(mut descriptor: Descriptor, closing: Closing) -> Result<Descriptor, Error> {
+pub(super) fn closed(mut descriptor: Descriptor, closing: Closing) -> Result<Descriptor, Error> {
     if closing.duration_millis.is_some() {
         descriptor.duration_millis = closing.duration_millis;
     }
@@ -323,7 +334,7 @@ fn closed(mut descriptor: Descriptor, closing: Closing) -> Result<Descriptor, Er
     }
 }
 
-fn sniffed(start: &[u8]) -> Result<MediaType, Error> {
+pub(super) fn sniffed(start: &[u8]) -> Result<MediaType, Error> {
     media::sniff(start).map_err(|e| Error::new(Kind::Internal, "SNIFF", "media type").because(e))
 }
 
@@ -335,7 +346,7 @@ impl std::fmt::Debug for Put {
     }
 }
 
-fn empty() -> Error {
+pub(super) fn empty() -> Error {
     Error {
         field: Some("chunk".into()),
         ..Error::new(
@@ -346,7 +357,7 @@ fn empty() -> Error {
     }
 }
 
-fn external_id_taken() -> Error {
+pub(super) fn external_id_taken() -> Error {
     Error {
         field: Some("descriptor.external_id".into()),
         ..Error::new(
@@ -357,10 +368,14 @@ fn external_id_taken() -> Error {
     }
 }
 
-fn request_reused() -> Error {
+pub(super) fn request_reused() -> Error {
     Error::new(
         Kind::AlreadyExists,
         "REQUEST_ID_REUSED",
         "the request_id was used for something else; use a new one for each request",
     )
+}
+
+pub(super) fn no_source() -> Error {
+    Error::invalid("descriptor.derived_from", "must name a record of the tenant")
 }

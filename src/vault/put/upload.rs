@@ -9,7 +9,8 @@ use crate::blob::store::{BlobStore, ObjectKey, ObjectVersion, PartReceipt, Store
 use super::Error;
 
 /// A multipart upload that is aborted unless it is finished.
-pub(super) struct Upload {
+#[derive(Debug)]
+pub(in crate::vault) struct Upload {
     store: Arc<dyn BlobStore>,
     key: ObjectKey,
     id: Option<UploadId>,
@@ -17,7 +18,7 @@ pub(super) struct Upload {
 
 impl Upload {
     /// An object of which nothing is stored yet.
-    pub(super) fn new(store: Arc<dyn BlobStore>, key: ObjectKey) -> Self {
+    pub(in crate::vault) fn new(store: Arc<dyn BlobStore>, key: ObjectKey) -> Self {
         Self { store, key, id: None }
     }
 
@@ -29,7 +30,7 @@ impl Upload {
     }
 
     /// Stores the last part, or the only one, and makes the object visible.
-    pub(super) async fn finish(
+    pub(in crate::vault) async fn finish(
         &mut self,
         number: u32,
         offset: u64,
@@ -58,7 +59,7 @@ impl Upload {
         match self.store.head(&self.key).await {
             Ok(info) if info.length == length => {
                 self.id = None;
-                Ok(ObjectVersion::default())
+                Ok(info.version)
             }
             _ => Err(error.into()),
         }
@@ -76,5 +77,68 @@ impl Drop for Upload {
                 }
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blob::s3::tests::{
+        bucket::Ways,
+        wire::{Answer, Request, Wire},
+    };
+
+    fn keeping_versions() -> Ways {
+        Ways {
+            versions: true,
+            ..Ways::default()
+        }
+    }
+
+    fn is_completion(request: &Request) -> bool {
+        request.is("POST") && request.head.contains("?uploadId=")
+    }
+
+    #[tokio::test]
+    async fn a_completion_whose_ack_was_lost_is_done_and_keeps_its_version() {
+        let rule = |request: &Request, before| match is_completion(request) {
+            true if before == 3 => Answer::Lose,
+            _ => Answer::Forward,
+        };
+        let wire = Wire::new(keeping_versions(), rule).await;
+        let (store, key) = (Arc::new(wire.store), ObjectKey::parse("blobs/x").unwrap());
+        let mut upload = Upload::new(Arc::clone(&store) as _, key.clone());
+        let id = upload.begin().await.unwrap();
+        let first = Bytes::from(vec![1; 100_000]);
+        let receipt = store.put_part(&key, &id, 1, 0, first).await.unwrap();
+        let last = Bytes::from_static(b"the end");
+        let version = upload.finish(2, 100_000, last, vec![receipt]).await.unwrap();
+        let head = store.head(&key).await.unwrap();
+        assert_eq!((head.length, &head.version), (100_007, &version));
+        assert!(!version.0.is_empty());
+        assert_eq!(wire.bucket.kept()["blobs/x"], 1);
+    }
+
+    #[tokio::test]
+    async fn a_completion_that_fails_is_aborted() {
+        let rule = |request: &Request, _: usize| match is_completion(request) {
+            true => Answer::HangUp,
+            _ => Answer::Forward,
+        };
+        let wire = Wire::new(keeping_versions(), rule).await;
+        let (store, key) = (Arc::new(wire.store), ObjectKey::parse("blobs/x").unwrap());
+        let mut upload = Upload::new(Arc::clone(&store) as _, key);
+        upload.begin().await.unwrap();
+        let refused = upload.finish(1, 0, Bytes::from_static(b"all"), Vec::new()).await;
+        assert!(refused.is_err());
+        drop(upload);
+        for _ in 0..100 {
+            if wire.bucket.uploads_under_way() == 0 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(wire.bucket.uploads_under_way(), 0);
+        assert!(wire.bucket.kept().is_empty());
     }
 }

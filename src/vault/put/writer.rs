@@ -6,19 +6,10 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use crate::{
-    blob::{
-        format::{self, Entry, Footer, Request},
-        store::{ObjectKey, PartReceipt},
-    },
-    crypto::{
-        aead, context,
-        kdf::DekKeys,
-        secret::Dek,
-        stream::{self, ExtentBuffer, SealedExtent, TagsDigest},
-    },
+    blob::{format::Request, store::PartReceipt},
+    crypto::stream::{self, ExtentBuffer, TagsDigest},
     domain::{
-        clock::{Rng, Timestamp},
-        ids::{PageId, RecordId, TenantId},
+        ids::TenantId,
         record::{Kind as RecordKind, Record},
     },
 };
@@ -26,29 +17,24 @@ use crate::{
 use super::{
     super::{
         Error, Kind, Vault,
-        budget::Reservation,
-        descriptor,
-        record::{BlobName, entry_place},
+        budget::{self, Reservation},
+        making::Making,
+        record::BlobName,
     },
     PutSpec, empty,
+    index::{Blob, Fresh, Told, fresh_record, outcome_of},
     upload::Upload,
 };
 
 /// Parts that may be on their way to the store while the next one is filled.
 const PARTS_IN_FLIGHT: usize = 2;
+/// Content of an extent up to which it has only small room: with what is sealed around it, and the footer.
+const BEGINNING: u64 = budget::SMALL - FOOTER_ROOM as u64 - (4 << 10);
 /// Room kept behind the last extent for the footer; a longer one costs a copy.
-const FOOTER_ROOM: usize = 64 << 10;
+pub(in crate::vault) const FOOTER_ROOM: usize = 64 << 10;
 
 pub(super) struct Writer {
-    record: RecordId,
-    kind: RecordKind,
-    created: Timestamp,
-    page: PageId,
-    slot: u16,
-    wrapped_dek: Bytes,
-    commitment: [u8; 32],
-    keys: Arc<DekKeys>,
-    object_key: ObjectKey,
+    making: Making,
     extent: u32,
     filling: Option<(ExtentBuffer, Reservation)>,
     upload: Upload,
@@ -76,35 +62,13 @@ struct StoredPart {
 }
 
 impl Vault {
-    /// Everything that sealing a recording takes: a slot, a key, a name.
+    /// Begins to store a recording.
     pub(super) async fn writer(&self, spec: &PutSpec, kind: RecordKind) -> Result<Writer, Error> {
-        let created = self.clock.now();
-        let record = RecordId::mint(created, &*self.rng)?;
         let class = &spec.draft.descriptor.retention_class;
-        let slot = self
-            .keys
-            .fresh_slot(&spec.tenant, Some(class), created.year_month())
-            .await?;
-        let dek = Dek::generate(&*self.rng)?;
-        let aad = context::wrapped_dek(
-            &self.realm.vault,
-            &spec.tenant,
-            &slot.page,
-            slot.slot,
-            record.as_bytes(),
-        );
-        let object_key = ObjectKey::parse(&format::object_key(&spec.tenant, created, &record))?;
+        let making = self.make(&spec.tenant, class, kind).await?;
         Ok(Writer {
-            record,
-            kind,
-            created,
-            page: slot.page,
-            slot: slot.slot,
-            wrapped_dek: aead::wrap(&slot.key, dek.expose(), &aad, &*self.rng)?.into(),
-            commitment: dek.commitment(),
-            keys: Arc::new(DekKeys::derive(&dek)),
-            upload: Upload::new(Arc::clone(&self.store), object_key.clone()),
-            object_key,
+            upload: Upload::new(Arc::clone(&self.store), making.object_key.clone()),
+            making,
             extent: 0,
             filling: None,
             in_flight: InFlight::default(),
@@ -116,28 +80,40 @@ impl Vault {
 }
 
 impl Writer {
-    pub(super) async fn fill(
-        &mut self,
-        vault: &Arc<Vault>,
-        tenant: &TenantId,
-        chunk: &mut Bytes,
-    ) -> Result<(), Error> {
+    pub(super) async fn fill(&mut self, vault: &Arc<Vault>, chunk: &mut Bytes) -> Result<(), Error> {
         // A full extent is stored only when more arrives: the footer rides with the last one.
         if self.filling.as_ref().is_some_and(|(buffer, _)| buffer.is_full()) {
-            self.store_full_extent(vault, tenant).await?;
+            self.store_full_extent(vault).await?;
         }
-        if self.filling.is_none() {
-            let room = u64::from(stream::extent_segments(self.extent)) * stream::SEGMENT_LEN as u64;
-            let reservation = vault.budget.reserve(room + FOOTER_ROOM as u64).await?;
-            self.filling = Some((ExtentBuffer::new(self.extent, FOOTER_ROOM), reservation));
-        }
-        if let Some((buffer, _)) = &mut self.filling {
-            buffer.fill(chunk);
-        }
+        let filled = self
+            .filling
+            .as_ref()
+            .map_or(0, |(buffer, _)| buffer.plaintext_len());
+        // Nobody knows yet whether a caller that has sent little will ever send more.
+        let needed = if filled + chunk.len() as u64 <= BEGINNING {
+            budget::SMALL
+        } else {
+            extent_room(self.extent)
+        };
+        let (buffer, room) = match self.filling.take() {
+            Some((buffer, room)) if room.is_small() && needed > budget::SMALL => {
+                // Given back once the larger one is there: until then it holds what has come.
+                let larger = vault.budget.reserve_for(&self.making.tenant, needed).await?;
+                drop(room);
+                (buffer, larger)
+            }
+            Some(filling) => filling,
+            None => {
+                let room = vault.budget.reserve_for(&self.making.tenant, needed).await?;
+                (ExtentBuffer::new(self.extent, FOOTER_ROOM), room)
+            }
+        };
+        let (buffer, _) = self.filling.insert((buffer, room));
+        buffer.fill(chunk);
         Ok(())
     }
 
-    async fn store_full_extent(&mut self, vault: &Arc<Vault>, tenant: &TenantId) -> Result<(), Error> {
+    async fn store_full_extent(&mut self, vault: &Arc<Vault>) -> Result<(), Error> {
         let Some((buffer, room)) = self.filling.take() else {
             return Ok(());
         };
@@ -148,11 +124,13 @@ impl Writer {
         let number = self.extent + 1;
         let offset = self.offset;
         self.offset += stream::ciphertext_len(buffer.plaintext_len());
-        let seal = self.sealer(vault, tenant, buffer);
-        let (store, key) = (Arc::clone(&vault.store), self.object_key.clone());
+        let seal = vault.sealer(&self.making, self.extent, buffer);
+        let tenant = self.making.tenant.clone();
+        let (vault, key) = (Arc::clone(vault), self.making.object_key.clone());
         self.in_flight.0.push_back(tokio::spawn(async move {
-            let sealed = off_the_async_threads(seal).await?;
-            let receipt = store
+            let sealed = in_turn(&vault, &tenant, seal).await?;
+            let receipt = vault
+                .store
                 .put_part(&key, &upload, number, offset, sealed.bytes.freeze())
                 .await?;
             // Not when it is collected: the upload may be waiting for this very room to fill its next part.
@@ -178,24 +156,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Seals the extent being filled, as work for another thread.
-    fn sealer(
-        &self,
-        vault: &Arc<Vault>,
-        tenant: &TenantId,
-        buffer: ExtentBuffer,
-    ) -> impl FnOnce() -> Result<SealedExtent, Error> + Send + 'static {
-        let aad = context::extent(
-            tenant,
-            &self.record,
-            self.kind.number(),
-            &vault.realm.region,
-            self.extent,
-        );
-        let (keys, rng): (_, Arc<dyn Rng>) = (Arc::clone(&self.keys), Arc::clone(&vault.rng));
-        move || Ok(buffer.seal(&keys.content, &aad, &*rng)?)
-    }
-
     pub(super) async fn finish(
         mut self,
         vault: &Arc<Vault>,
@@ -206,12 +166,20 @@ impl Writer {
         let Some((buffer, room)) = self.filling.take() else {
             return Err(empty());
         };
-        let last = off_the_async_threads(self.sealer(vault, &spec.tenant, buffer)).await?;
+        let seal = vault.sealer(&self.making, self.extent, buffer);
+        let last = in_turn(vault, &self.making.tenant, seal).await?;
         while !self.in_flight.0.is_empty() {
             self.collect_oldest().await?;
         }
         self.digest.update(&last.tags_digest);
-        let footer = self.footer(vault, spec, plaintext_length, tag)?;
+        let descriptor = &spec.draft.descriptor;
+        let footer = vault.footer(
+            &self.making,
+            descriptor,
+            plaintext_length,
+            tag,
+            self.digest.finish(),
+        )?;
         let encoded = footer.encode()?;
         let mut body = last.bytes;
         body.extend_from_slice(&encoded.bytes);
@@ -222,76 +190,55 @@ impl Writer {
             .await?;
         drop(room);
         let blob = BlobName {
-            object_key: self.object_key.to_string(),
+            object_key: self.making.object_key.to_string(),
             object_version: version.0,
             footer_sha256: encoded.sha256,
         };
         let descriptor = &spec.draft.descriptor;
-        match vault
-            .index_put(
-                &spec.actor,
-                &footer,
-                &blob,
-                object_length,
-                std::slice::from_ref(descriptor),
-                false,
-            )
-            .await
-        {
-            Ok(()) => Ok(vault.parse_fresh(&footer, &blob, descriptor.clone())),
+        let entry = Fresh {
+            index: 0,
+            descriptor,
+            actor: &spec.actor,
+        };
+        let indexed = Blob {
+            footer: &footer,
+            name: &blob,
+            length: object_length,
+        };
+        let mut outcomes = vault.index_entries(&indexed, Told::ByPut, vec![entry]).await;
+        match outcome_of(&mut outcomes, 0) {
+            Ok(()) => Ok(fresh_record(&footer, 0, descriptor.clone())),
             Err(error) => {
                 // Nothing points at the blob and nothing may: a rebuild would adopt it.
                 if error.kind == Kind::AlreadyExists {
-                    let _ = vault.store.delete(&self.object_key).await;
+                    let _ = vault.store.delete(&self.making.object_key).await;
                 }
                 Err(error)
             }
         }
     }
-
-    fn footer(
-        &self,
-        vault: &Vault,
-        spec: &PutSpec,
-        plaintext_length: u64,
-        request: Option<Request>,
-    ) -> Result<Footer, Error> {
-        let entry = Entry {
-            record: self.record,
-            kind: self.kind,
-            plaintext_length,
-            page: self.page,
-            slot: self.slot,
-            wrapped_dek: self.wrapped_dek.clone(),
-            commitment: self.commitment,
-            request,
-            sealed_descriptor: Bytes::new(),
-            tags_digest: self.digest.clone().finish(),
-        };
-        let mut footer = Footer {
-            vault: vault.realm.vault,
-            region: vault.realm.region.clone(),
-            tenant: spec.tenant.clone(),
-            node: vault.node,
-            created: self.created,
-            entries: vec![entry],
-        };
-        let binding = descriptor::binding(footer.node, &footer.entries[0]);
-        let sealed = entry_place(&footer, &footer.entries[0], 0, self.object_key.as_str(), &binding).seal(
-            &self.keys.descriptor,
-            &spec.draft.descriptor,
-            &*vault.rng,
-        )?;
-        footer.entries[0].sealed_descriptor = sealed;
-        Ok(footer)
-    }
 }
 
-/// Runs CPU-bound work where it holds up nobody's I/O.
-async fn off_the_async_threads<T: Send + 'static>(
+/// Bytes that an extent takes when it is full, and the footer behind it.
+fn extent_room(extent: u32) -> u64 {
+    u64::from(stream::extent_segments(extent)) * stream::SEGMENT_LEN as u64 + FOOTER_ROOM as u64
+}
+
+/// Runs CPU-bound work of a tenant, when it is its turn, where it holds up nobody's I/O.
+async fn in_turn<T: Send + 'static>(
+    vault: &Vault,
+    tenant: &TenantId,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let _turn = vault.turn(tenant).await?;
+    off_the_async_threads(work).await
+}
+
+/// Runs work that blocks where it holds up nobody's I/O.
+pub(in crate::vault) async fn off_the_async_threads<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|e| Error::new(Kind::Internal, "TASK", "sealing was interrupted").because(e))?
+        .map_err(|e| Error::new(Kind::Internal, "TASK", "the work was interrupted").because(e))?
 }

@@ -36,6 +36,7 @@ pub(super) enum Table {
     ByTime = 0x31,
     ByConversation = 0x32,
     BySubject = 0x33,
+    BySource = 0x34,
     Identifier = 0x40,
     External = 0x41,
     Request = 0x42,
@@ -93,6 +94,7 @@ pub(super) fn encode(key: &Key) -> Vec<u8> {
             records::by_conversation(tenant, number, *time, record)
         }
         Key::BySubject(tenant, number, time, record) => records::by_subject(tenant, number, *time, record),
+        Key::BySource(tenant, source, time, record) => records::by_source(tenant, source, *time, record),
         Key::Identifier(tenant, blind) => blinds::identifier(tenant, blind),
         Key::External(tenant, blind) => blinds::external(tenant, blind),
         Key::Request(tenant, blind) => blinds::request(tenant, blind),
@@ -133,6 +135,7 @@ pub(super) fn span(range: &Range) -> Span {
             records::of_conversation(tenant, number, *from, *to)
         }
         Range::BySubject(tenant, number, from, to) => records::of_subject(tenant, number, *from, *to),
+        Range::BySource(tenant, source, from, to) => records::of_source(tenant, source, *from, *to),
         Range::Identifiers(tenant) => blinds::identifiers(tenant),
         Range::Requests => blinds::requests(),
     }

@@ -214,6 +214,7 @@ impl BlobStore for TestStore {
                         key: ObjectKey::parse(name)?,
                         length: body.len() as u64,
                         modified_micros: 0,
+                        version: ObjectVersion::default(),
                     }),
                 }
             }

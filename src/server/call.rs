@@ -1,0 +1,270 @@
+//! One call that was let in: it ends in time, it ends alone, and what it held is given back at its end.
+
+use std::{
+    any::Any,
+    convert::Infallible,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderMap, Response, header::CONTENT_TYPE};
+use http_body::{Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tonic::{Status, body::Body};
+
+use super::{activity, inflow::CallRoom, methods::Shape, quota};
+use crate::{
+    domain::error::{Error, Kind},
+    grpc::tenants::TenantSlot,
+    telemetry,
+};
+
+/// What a call holds until its last byte is handed over.
+#[derive(Debug)]
+pub(super) struct Holds {
+    pub(super) _place: quota::Call,
+    pub(super) _running: activity::Running,
+    pub(super) _tenant: Arc<TenantSlot>,
+    pub(super) _room: CallRoom,
+}
+
+/// When a call must have ended, and who says so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    /// For the answer to begin.
+    answer: Option<(Instant, Says)>,
+    /// For its last byte.
+    end: Option<(Instant, Says)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Says {
+    Caller,
+    Call,
+    Stream,
+}
+
+/// Longest calls.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Longest {
+    /// That do not stream; also, until a stream of answers begins.
+    pub(super) call: Duration,
+    /// That stream.
+    pub(super) stream: Duration,
+}
+
+/// A service bounds its own streams and says more: this is for those that do not.
+const STREAM_GRACE: Duration = Duration::from_secs(60);
+
+impl Deadline {
+    /// Whatever comes first: what the caller gives the call, and what any call of its shape has.
+    pub(super) fn of(shape: Shape, headers: &HeaderMap, longest: Longest) -> Self {
+        let now = Instant::now();
+        let after = |time: Option<Duration>, says| Some((now.checked_add(time?)?, says));
+        let given = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
+        let given = after(given.and_then(timeout), Says::Caller);
+        let call = after(Some(longest.call), Says::Call).filter(|_| shape != Shape::Streaming);
+        let stream =
+            after(longest.stream.checked_add(STREAM_GRACE), Says::Stream).filter(|_| shape != Shape::Unary);
+        Self {
+            answer: [given, call, stream].into_iter().flatten().min(),
+            end: [given, stream].into_iter().flatten().min(),
+        }
+    }
+}
+
+impl Says {
+    fn passed(self) -> Error {
+        let (reason, message) = match self {
+            Self::Caller => (
+                "DEADLINE",
+                "the call did not end within the time that the caller gave it",
+            ),
+            Self::Call => (
+                "CALL_TOO_LONG",
+                "the call took longer than any may; it may or may not have been done: repeat it with the same request_id \
+                 limit=limits.call_seconds",
+            ),
+            Self::Stream => (
+                "STREAM_TOO_LONG",
+                "the stream took longer than any may limit=limits.stream_total_seconds",
+            ),
+        };
+        Error::new(Kind::TimedOut, reason, message)
+    }
+}
+
+/// What `grpc-timeout` says: at most 8 digits and a unit (gRPC over HTTP/2, "Requests").
+fn timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3_600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// Runs a call to its end. Dropped early, it ends where it is: the caller has gone.
+pub(super) async fn run<F>(call: F, deadline: Deadline, holds: Holds) -> Result<Response<Body>, Infallible>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Send,
+{
+    let call = AssertUnwindSafe(call).catch_unwind();
+    let ended = match deadline.answer {
+        None => Ok(call.await),
+        Some((at, says)) => timeout_at(at, call).await.map_err(|_| says),
+    };
+    let status = match ended {
+        Ok(Ok(Ok(answer))) => {
+            return Ok(answer.map(|body| Body::new(Answer::new(body, deadline.end, holds))));
+        }
+        Ok(Ok(Err(never))) => match never {},
+        Ok(Err(panic)) => panicked(&*panic),
+        Err(says) => says.passed().into(),
+    };
+    Ok(status.into_http())
+}
+
+/// An answer on its way, with what its call holds.
+struct Answer {
+    body: Body,
+    end: Option<(Pin<Box<Sleep>>, Says)>,
+    /// Given back with the last frame, not when the peer has acknowledged it.
+    holds: Option<Holds>,
+}
+
+impl Answer {
+    fn new(body: Body, end: Option<(Instant, Says)>, holds: Holds) -> Self {
+        Self {
+            end: end.map(|(at, says)| (Box::pin(sleep_until(at)), says)),
+            body,
+            holds: Some(holds),
+        }
+    }
+
+    /// Ends the answer as if the service had: nobody takes what was cut for all of it.
+    fn end_with(&mut self, status: Status) -> Frame<Bytes> {
+        self.holds = None;
+        self.body = Body::empty();
+        let mut trailers = status.into_http::<()>().into_parts().0.headers;
+        trailers.remove(CONTENT_TYPE);
+        Frame::trailers(trailers)
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.holds.is_none() {
+            return Poll::Ready(None);
+        }
+        let body = Pin::new(&mut self.body);
+        let polled = match catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) {
+            Ok(polled) => polled,
+            Err(panic) => {
+                let status = panicked(&*panic);
+                return Poll::Ready(Some(Ok(self.end_with(status))));
+            }
+        };
+        match &polled {
+            Poll::Pending => {
+                if let Some((end, says)) = &mut self.end
+                    && end.as_mut().poll(cx).is_ready()
+                {
+                    let status = says.passed().into();
+                    return Poll::Ready(Some(Ok(self.end_with(status))));
+                }
+            }
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => self.holds = None,
+            Poll::Ready(None | Some(Err(_))) => self.holds = None,
+            Poll::Ready(Some(Ok(_))) => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.holds.is_none() || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A fault of this program: reported, and the end of this call alone. What was said may hold anything, so it is not repeated.
+fn panicked(_panic: &(dyn Any + Send)) -> Status {
+    metrics::counter!(telemetry::PANICS).increment(1);
+    tracing::error!("a call panicked");
+    Error::new(
+        Kind::Internal,
+        "PANIC",
+        "the server failed on this call; report it, and do not repeat the call as it is",
+    )
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_timeout_is_read_as_the_protocol_says() {
+        for (text, expected) in [
+            ("5S", Some(Duration::from_secs(5))),
+            ("2H", Some(Duration::from_secs(7_200))),
+            ("99999999m", Some(Duration::from_millis(99_999_999))),
+            ("1u", Some(Duration::from_micros(1))),
+            ("7n", Some(Duration::from_nanos(7))),
+            ("", None),
+            ("S", None),
+            ("5", None),
+            ("-1S", None),
+            ("100000000m", None),
+            ("5\u{e9}", None),
+        ] {
+            assert_eq!(timeout(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_call_has_what_its_caller_gives_it_and_never_more_than_any() {
+        let longest = Longest {
+            call: Duration::from_secs(60),
+            stream: Duration::from_secs(3_600),
+        };
+        let says = |shape, timeout: Option<&'static str>| {
+            let header = timeout.map(|text| ("grpc-timeout".parse().unwrap(), text.parse().unwrap()));
+            let deadline = Deadline::of(shape, &HeaderMap::from_iter(header), longest);
+            (
+                deadline.answer.map(|(_, says)| says),
+                deadline.end.map(|(_, says)| says),
+            )
+        };
+        let (caller, call, stream) = (Some(Says::Caller), Some(Says::Call), Some(Says::Stream));
+        assert_eq!(says(Shape::Unary, Some("1S")), (caller, caller));
+        assert_eq!(says(Shape::Unary, Some("1H")), (call, caller));
+        assert_eq!(says(Shape::Unary, None), (call, None));
+        assert_eq!(says(Shape::ServerStreaming, None), (call, stream));
+        assert_eq!(says(Shape::Streaming, None), (stream, stream));
+        assert_eq!(says(Shape::Streaming, Some("99H")), (stream, stream));
+    }
+}

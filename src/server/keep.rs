@@ -1,0 +1,157 @@
+//! Keeps one connection from its handshake to its end: serves it, asks it to end in time, and cuts it if it does not.
+//!
+//! ```text
+//! no preface in time, flood                         -> cut
+//! drain, age, nothing to do for long                -> GOAWAY, running calls finish -> closed
+//! no call runs any more and the peer does not close -> cut
+//! ```
+
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http2};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{net::TcpStream, time};
+use tokio_rustls::server::TlsStream;
+use tonic::{body::Body, service::Routes};
+use tower::Service;
+
+use super::{
+    activity::Activity,
+    admit::{Admit, Gatekeeper},
+    connection::Connection,
+    drain::Drain,
+    observe::Observe,
+    places::Place,
+};
+use crate::{access::identity::PeerCertificate, config::Limits, domain::limits, telemetry};
+
+/// Largest HTTP/2 frame: 1 MiB instead of 16 KiB lifts an upload by half.
+const FRAME_BYTES: u32 = 1 << 20;
+/// Streams that a peer may open and reset before it is shown the door (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+/// Streams that the server itself may reset on one connection before that is shown the door.
+const OWN_RESETS: usize = 1_024;
+/// How long a ping may stay unanswered.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a peer that was asked to end may take to close, once none of its calls runs.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    http2: http2::Builder<TokioExecutor>,
+    routes: Routes,
+    gate: Arc<Gatekeeper>,
+    drain: Drain,
+    greeting_deadline: Duration,
+    idle: Duration,
+    age: Duration,
+}
+
+impl Keeper {
+    /// Serves `routes` to whom `gate` lets in.
+    pub(super) fn new(routes: Routes, gate: Gatekeeper, drain: Drain, limits: &Limits) -> Self {
+        Self {
+            http2: http2(limits),
+            routes,
+            gate: Arc::new(gate),
+            drain,
+            greeting_deadline: Duration::from_secs(limits.handshake_seconds),
+            idle: Duration::from_secs(limits.connection_idle_seconds),
+            age: Duration::from_secs(limits.connection_age_seconds),
+        }
+    }
+
+    pub(super) fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// Serves a connection to its end.
+    pub(super) async fn keep(&self, stream: TlsStream<TcpStream>, peer: Arc<PeerCertificate>, _place: Place) {
+        let activity = Activity::new();
+        let service = self.service(peer, &activity);
+        let io = TokioIo::new(Connection::new(stream, Arc::clone(&activity)));
+        let mut serving = pin!(self.http2.serve_connection(io, TowerToHyperService::new(service)));
+        let asked = tokio::select! {
+            _ = &mut serving => return,
+            () = self.drain.when_cut() => false,
+            () = self.ungreeted(&activity) => {
+                cut("greeting");
+                false
+            }
+            () = self.enough(&activity) => true,
+        };
+        if asked {
+            serving.as_mut().graceful_shutdown();
+            tokio::select! {
+                _ = &mut serving => return,
+                () = self.drain.when_cut() => {}
+                () = activity.idle_for(CLOSE_DEADLINE) => cut("lingering"),
+            }
+        }
+        // Broken, not dropped: that is how HTTP/2 learns of it, and with it every call.
+        activity.break_off();
+        let _ = serving.await;
+    }
+
+    fn service(
+        &self,
+        peer: Arc<PeerCertificate>,
+        activity: &Arc<Activity>,
+    ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+    + Clone
+    + Send
+    + 'static {
+        Observe::new(Admit::new(
+            self.routes.clone(),
+            Arc::clone(&self.gate),
+            peer,
+            Arc::clone(activity),
+        ))
+    }
+
+    /// Returns if the peer does not say in time that it speaks HTTP/2.
+    async fn ungreeted(&self, activity: &Activity) {
+        time::sleep(self.greeting_deadline).await;
+        if activity.greeted() {
+            std::future::pending().await
+        }
+    }
+
+    /// Returns when the connection has lasted long enough.
+    async fn enough(&self, activity: &Activity) {
+        tokio::select! {
+            () = self.drain.when_begun() => {}
+            () = time::sleep(self.age) => {}
+            () = activity.idle_for(self.idle) => {}
+        }
+    }
+}
+
+fn cut(reason: &'static str) {
+    metrics::counter!(telemetry::CONNECTIONS_CUT, "reason" => reason).increment(1);
+    tracing::debug!(reason, "connection cut");
+}
+
+/// What is not set here is unlimited, or as small as in 2015.
+fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_frame_size(FRAME_BYTES)
+        .initial_stream_window_size(limits.stream_window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes)
+        .max_concurrent_streams(limits.streams_per_connection)
+        .keep_alive_interval(Duration::from_secs(limits.keepalive_seconds))
+        .keep_alive_timeout(PING_DEADLINE)
+        .max_header_list_size(limits::HEADER_LIST_BYTES)
+        .max_send_buf_size(limits::SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(OWN_RESETS)
+        .auto_date_header(false);
+    builder
+}

@@ -1,0 +1,268 @@
+//! What each message of a group is: refused, answered before, or to be stored. All rows that decide it are read at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use prost::Message as _;
+
+use crate::{
+    blob::format::Request,
+    domain::{
+        ids::{RecordId, RequestId, TenantId},
+        media,
+        record::{Descriptor, Kind as RecordKind},
+        tenant::TenantSettings,
+    },
+    index::{Key, key::Blind},
+    keys::tenant::TenantKeys,
+};
+
+use super::{
+    super::{
+        Error, Vault, descriptor,
+        put::{
+            Closing, asked_for, external_id_taken, no_source, repeat, request_reused, resolve_defaults,
+            sniffed,
+        },
+        requests::tag_request,
+        retention_class::no_class,
+        terms,
+    },
+    Answer, MessageSpec, Waiting,
+};
+
+/// The media type of UTF-8 when none was said.
+const TEXT: &str = "text/plain;charset=utf-8";
+const CLASS: &str = "descriptor.retention_class";
+
+/// A message that is going to be stored.
+pub(super) struct Ready {
+    pub(super) descriptor: Descriptor,
+    pub(super) kind: RecordKind,
+    pub(super) request: Option<Request>,
+    pub(super) body: Bytes,
+    pub(super) actor: String,
+    pub(super) answer: Answer,
+}
+
+/// A message whose names are claimed.
+struct Candidate {
+    spec: MessageSpec,
+    request: Option<Request>,
+    external: Option<Blind>,
+    /// Whether what was not said has a default.
+    defaults: Result<(), Error>,
+    answer: Answer,
+}
+
+/// What is known of a tenant before any of its messages is looked at.
+struct Ground {
+    keys: Arc<TenantKeys>,
+    settings: TenantSettings,
+}
+
+type Found = BTreeMap<Key, Vec<u8>>;
+
+impl Vault {
+    /// Answers the messages of a group that are refused or were answered before, and returns the others.
+    pub(super) async fn prepare(self: &Arc<Self>, tenant: &TenantId, group: Vec<Waiting>) -> Vec<Ready> {
+        let ground = match self.ground(tenant).await {
+            Ok(ground) => ground,
+            Err(error) => {
+                let answers = group.into_iter().map(|waiting| waiting.answer);
+                refuse_all(answers, error);
+                return Vec::new();
+            }
+        };
+        let mut candidates = Vec::with_capacity(group.len());
+        for waiting in group {
+            candidates.extend(self.candidate(tenant, &ground, waiting));
+        }
+        let found = match self.look_up(tenant, &candidates).await {
+            Ok(found) => found,
+            Err(error) => {
+                let answers = candidates.into_iter().map(|candidate| candidate.answer);
+                refuse_all(answers, error);
+                return Vec::new();
+            }
+        };
+        let mut ready = Vec::with_capacity(candidates.len());
+        let mut repeats = Vec::new();
+        for candidate in candidates {
+            match self.answered_before(tenant, &candidate, &found) {
+                Ok(None) => ready.extend(self.ready(tenant, candidate, &found)),
+                Ok(Some(record)) => repeats.push(self.repeat_message(tenant, candidate, record)),
+                Err(error) => candidate.answer.give(Err(error)),
+            }
+        }
+        join_all(repeats).await;
+        ready
+    }
+
+    async fn ground(&self, tenant: &TenantId) -> Result<Ground, Error> {
+        let (row, _) = self.active_tenant(tenant).await?;
+        Ok(Ground {
+            keys: self.keys.tenant(tenant).await?,
+            settings: self.open_tenant(tenant, &row).await?.settings,
+        })
+    }
+
+    /// Claims a message's names; answers it if they are claimed already.
+    fn candidate(&self, tenant: &TenantId, ground: &Ground, waiting: Waiting) -> Option<Candidate> {
+        let Waiting {
+            mut spec,
+            said,
+            mut answer,
+            ..
+        } = waiting;
+        let tag = |id: &RequestId| {
+            let crc = crc32c::crc32c(&spec.body);
+            let asked = asked_for(&said, &Closing::default(), spec.body.len() as u64, crc);
+            tag_request(&ground.keys, tenant, id, &asked)
+        };
+        let request = spec.request.as_ref().map(tag);
+        let external = spec.draft.descriptor.external_id.as_ref();
+        let external = external.map(|id| terms::external(ground.keys.index_key(), id));
+        let names = [request.map(|tag| tag.mac), external];
+        match self.under_way.claim(names.into_iter().flatten()) {
+            Ok(claim) => {
+                answer.claim = Some(claim);
+                Some(Candidate {
+                    request,
+                    external,
+                    defaults: resolve_defaults(&mut spec.draft, &ground.settings),
+                    spec,
+                    answer,
+                })
+            }
+            Err(error) => {
+                answer.give(Err(error));
+                None
+            }
+        }
+    }
+
+    /// The rows that decide over all candidates, read at once.
+    async fn look_up(&self, tenant: &TenantId, candidates: &[Candidate]) -> Result<Found, Error> {
+        let keys: BTreeSet<Key> = candidates
+            .iter()
+            .flat_map(|candidate| {
+                let descriptor = &candidate.spec.draft.descriptor;
+                let class = Key::RetentionClass(tenant.clone(), descriptor.retention_class.clone());
+                let request = candidate.request.map(|tag| Key::Request(tenant.clone(), tag.mac));
+                let external = candidate.external.map(|id| Key::External(tenant.clone(), id));
+                let source = descriptor.derived_from.map(|id| Key::Record(tenant.clone(), id));
+                [Some(class), request, external, source].into_iter().flatten()
+            })
+            .collect();
+        let keys: Vec<Key> = keys.into_iter().collect();
+        let values = self.index.get_many(&keys).await?;
+        let found = keys.into_iter().zip(values);
+        Ok(found.filter_map(|(key, value)| Some((key, value?))).collect())
+    }
+
+    /// The record that a message's request has made before.
+    fn answered_before(
+        &self,
+        tenant: &TenantId,
+        candidate: &Candidate,
+        found: &Found,
+    ) -> Result<Option<RecordId>, Error> {
+        let Some(tag) = &candidate.request else {
+            return Ok(None);
+        };
+        let key = Key::Request(tenant.clone(), tag.mac);
+        match found.get(&key) {
+            Some(value) => self.record_in(&key, value),
+            None => Ok(None),
+        }
+    }
+
+    async fn repeat_message(self: &Arc<Self>, tenant: &TenantId, candidate: Candidate, record: RecordId) {
+        let answer = match repeat(self, tenant, candidate.request, record).await {
+            Ok(record) if record.kind == RecordKind::Recording => Err(request_reused()),
+            answer => answer,
+        };
+        candidate.answer.give(answer);
+    }
+
+    /// A candidate that may be stored; answers it if it may not.
+    fn ready(&self, tenant: &TenantId, candidate: Candidate, found: &Found) -> Option<Ready> {
+        let Candidate {
+            spec,
+            request,
+            external,
+            defaults,
+            answer,
+        } = candidate;
+        let judged = defaults.and_then(|()| self.judge(tenant, &spec, external, found));
+        match judged {
+            Ok((descriptor, kind)) => Some(Ready {
+                descriptor,
+                kind,
+                request,
+                body: spec.body,
+                actor: spec.actor,
+                answer,
+            }),
+            Err(error) => {
+                answer.give(Err(error));
+                None
+            }
+        }
+    }
+
+    /// A message's kind and its descriptor as it is going to be sealed.
+    fn judge(
+        &self,
+        tenant: &TenantId,
+        spec: &MessageSpec,
+        external: Option<Blind>,
+        found: &Found,
+    ) -> Result<(Descriptor, RecordKind), Error> {
+        let mut descriptor = spec.draft.descriptor.clone();
+        let class = Key::RetentionClass(tenant.clone(), descriptor.retention_class.clone());
+        let row = found.get(&class).ok_or_else(|| no_class(CLASS))?;
+        self.rows
+            .open::<crate::proto::storage::RetentionClass>(&class, row)?;
+        if external.is_some_and(|id| found.contains_key(&Key::External(tenant.clone(), id))) {
+            return Err(external_id_taken());
+        }
+        let kind = match descriptor.derived_from {
+            None => RecordKind::Message,
+            Some(source) => {
+                let row = found
+                    .get(&Key::Record(tenant.clone(), source))
+                    .ok_or_else(no_source)?;
+                self.parse_row(tenant, &source, row.clone())?;
+                RecordKind::Artifact
+            }
+        };
+        if let Some((field, rule)) = descriptor.exceeded_limit() {
+            return Err(Error::invalid(format!("descriptor.{field}"), rule));
+        }
+        if !spec.draft.has_media_type {
+            descriptor.media_type = match std::str::from_utf8(&spec.body) {
+                Ok(_) => TEXT
+                    .parse()
+                    .map_err(|_| Error::invalid("descriptor.media_type", "is required"))?,
+                Err(_) => sniffed(&spec.body[..spec.body.len().min(media::SNIFF_LEN)])?,
+            };
+        }
+        descriptor::check_length(descriptor::to_proto(&descriptor).encoded_len())?;
+        Ok((descriptor, kind))
+    }
+}
+
+/// One failure for several messages: each gets the answer, the first its cause as well.
+pub(super) fn refuse_all(answers: impl Iterator<Item = Answer>, error: Error) {
+    let copy = error.again();
+    let mut whole = Some(error);
+    for answer in answers {
+        answer.give(Err(whole.take().unwrap_or_else(|| copy.again())));
+    }
+}
