@@ -259,7 +259,11 @@ mod tests {
 
     #[test]
     fn a_mixed_bench_does_all_of_it_in_proportion() {
-        let count = |deed| (0..20).filter(|turn| Deed::of(Work::Mixed, *turn) == deed).count();
+        let count = |deed| {
+            (0..20)
+                .filter(|turn| Deed::of(Work::Mixed, *turn) == deed)
+                .count()
+        };
         assert_eq!(
             (count(Deed::Upload), count(Deed::Read), count(Deed::Message)),
             (1, 4, 15)

@@ -101,7 +101,9 @@ fn size(text: &str) -> Result<u64, String> {
         "GiB" => 1 << 30,
         _ => return Err("must be a number of B, KiB, MiB or GiB, e.g. 8MiB".to_owned()),
     };
-    let number: u64 = digits.parse().map_err(|_| "must begin with a number".to_owned())?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "must begin with a number".to_owned())?;
     match number.checked_mul(unit) {
         Some(bytes) if (1..=64 << 30).contains(&bytes) => Ok(bytes),
         _ => Err("must be 1 B to 64 GiB".to_owned()),

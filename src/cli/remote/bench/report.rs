@@ -43,7 +43,9 @@ struct Latency {
 
 impl Report {
     pub(super) fn of(bench: &Bench, tallies: Tallies) -> Self {
-        let results = tallies.iter().map(|(deed, tally)| (deed.name(), Line::of(tally, bench.seconds)));
+        let results = tallies
+            .iter()
+            .map(|(deed, tally)| (deed.name(), Line::of(tally, bench.seconds)));
         Self {
             work: bench.work,
             streams: bench.streams,
@@ -102,7 +104,9 @@ impl Line {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["", "done", "content", "p50 ms", "p90", "p99", "p99.9", "max", "errors"];
+        let head = [
+            "", "done", "content", "p50 ms", "p90", "p99", "p99.9", "max", "errors",
+        ];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(self.results.iter().map(|(name, line)| line.row(name)));
         f.write_str(&terminal::columns(&rows))?;
