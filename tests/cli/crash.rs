@@ -1,96 +1,460 @@
-//! The real process is killed under uploads, again and again: what was acknowledged is there, byte for byte.
+//! The real process is killed under mixed load, again and again: what was acknowledged is there, byte for byte, and what was
+//! not is made exactly once by its retry.
 //!
-//! `CALLVAULT_KILLS` says how often; 10 when it does not.
+//! `CALLVAULT_KILLS` says how often (10 when it does not), `CALLVAULT_SEED` where the moments come from;
+//! `scripts/crash_campaign.sh` makes a thousand and keeps what they showed.
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
-    thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use crate::support::{Place, Server, done};
+use bytes::Bytes;
+use callvault::{
+    client::{Client, ClientError, ClientFile, Code, Content, Retry},
+    proto::v1::{
+        BeginUploadRequest, Channel, CommitUploadRequest, Descriptor, ListRecordsRequest, PutMessageRequest,
+        PutRecordingSpec, Record, RecordQuery, UpdateRecordRequest, WriteUploadHeader, WriteUploadRequest,
+        record_service_client::RecordServiceClient, write_upload_request,
+    },
+};
+use futures_util::TryStreamExt;
+use tokio::sync::Mutex;
 
-const UPLOADERS: u64 = 3;
+use crate::support::{Place, Server};
+
+/// Things done at a time.
+const STREAMS: u64 = 6;
+/// Content of one call of a resumable upload.
+const PIECE: usize = 300_000;
+/// Longest time under load before a kill.
+const LONGEST_LOAD: Duration = Duration::from_millis(400);
 
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
-    let kills: u64 = std::env::var("CALLVAULT_KILLS").map_or(10, |n| n.parse().unwrap());
-    let place = Arc::new(Place::new());
-    let acknowledged = Arc::new(Mutex::new(BTreeMap::new()));
-    let mut server = Server::start(&place.data());
-    for round in 0..kills {
-        let stop = Arc::new(AtomicBool::new(false));
-        let uploaders: Vec<_> = (0..UPLOADERS)
-            .map(|n| {
-                let (place, acknowledged, stop) =
-                    (Arc::clone(&place), Arc::clone(&acknowledged), Arc::clone(&stop));
-                thread::spawn(move || upload_until(&place, round * 1_000 + n * 100, &stop, &acknowledged))
-            })
-            .collect();
-        // Spread over a range of moments, the same every time.
-        thread::sleep(Duration::from_millis(80 + round * 7_919 % 400));
-        server.kill();
-        stop.store(true, Ordering::Release);
-        for uploader in uploaders {
-            uploader.join().unwrap();
-        }
-        server = Server::start(&place.data());
-    }
-    let acknowledged = acknowledged.lock().unwrap();
-    assert!(
-        acknowledged.len() as u64 >= kills,
-        "only {} were acknowledged",
-        acknowledged.len()
-    );
-    for (id, bytes) in acknowledged.iter() {
-        assert!(&place.get(id) == bytes, "{id} came back changed");
-    }
-    let listed = place.json(&["ls"])["records"].as_array().unwrap().len();
-    assert!(listed >= acknowledged.len());
-    assert_eq!(server.stop(), Some(0));
-    // A blob whose upload was cut before its row is an orphan: its rule collects it, and nothing else may be found.
-    let report = String::from_utf8(place.local(&["verify"]).stdout).unwrap();
-    let findings = report
-        .lines()
-        .skip_while(|line| !line.starts_with("findings"))
-        .skip(1);
-    assert!(
-        findings
-            .clone()
-            .all(|line| line.contains("no record names this blob")),
-        "{report}"
-    );
-    println!(
-        "{kills} kills, {} acknowledged, {listed} listed",
-        acknowledged.len()
-    );
+    let number = |name: &str, default| std::env::var(name).map_or(default, |n| n.parse().unwrap());
+    let campaign = Campaign {
+        place: Place::new(),
+        kills: number("CALLVAULT_KILLS", 10),
+        seed: number("CALLVAULT_SEED", 1),
+        book: Book::default(),
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(campaign.run());
 }
 
-/// Uploads one after the other; what is acknowledged is remembered, what fails is not.
-fn upload_until(
-    place: &Place,
+/// One thing that a client wants done, the same however often it is tried.
+#[derive(Clone, Debug)]
+struct Wish {
+    /// Request id, and the conversation that it alone is in.
+    name: String,
+    what: What,
+    /// What the server said was durable of an upload.
+    promised: Arc<AtomicI64>,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Recording(Bytes),
+    Message(Bytes),
+    /// Of one call.
+    Batch(Vec<Bytes>),
+    /// Written in pieces, by a client that finds its place again.
+    Resumable(Bytes),
+    /// A recording, then a label on it.
+    Corrected(Bytes),
+}
+
+/// What was acknowledged, and what nobody heard of again.
+#[derive(Default)]
+struct Book {
+    acknowledged: Mutex<BTreeMap<String, Kept>>,
+    unheard: Mutex<Vec<Wish>>,
+    names: AtomicU64,
+}
+
+/// A record that must be there.
+#[derive(Clone, Debug)]
+struct Kept {
+    conversation: String,
+    content: Bytes,
+    label: Option<String>,
+}
+
+struct Campaign {
+    place: Place,
+    kills: u64,
     seed: u64,
-    stop: &AtomicBool,
-    acknowledged: &Mutex<BTreeMap<String, Vec<u8>>>,
-) {
-    for at in seed.. {
-        if stop.load(Ordering::Acquire) {
-            return;
+    book: Book,
+}
+
+impl Campaign {
+    async fn run(self) {
+        let this = Arc::new(self);
+        let begun = Instant::now();
+        let (mut retried, mut checked) = (0, 0);
+        let mut server = Server::start(&this.place.data());
+        for round in 0..this.kills {
+            this.load_until_killed(round, server).await;
+            if round % 7 == 3 {
+                // A start may be killed as well.
+                Server::spawn(&this.place.data()).kill_after(this.moment(round, 60));
+            }
+            server = Server::start(&this.place.data());
+            retried += this.make_good().await;
+            checked += this.check_sample(round).await;
         }
-        let size = usize::try_from(1_000 + at * 7_919 % 200_000).unwrap();
-        let (file, bytes) = place.file(&format!("{seed}.bin"), size, at);
-        let output = place.remote(&["put", &file, "--conversation", "c-1", "--json"]);
-        if !output.status.success() {
-            // Nobody listens, or nobody listens any more.
-            thread::sleep(Duration::from_millis(10));
-            continue;
+        let client = this.client("reader").await;
+        let kept = this.book.acknowledged.lock().await.clone();
+        for (id, kept) in &kept {
+            check(&client, id, kept).await;
         }
-        let record: serde_json::Value = serde_json::from_str(&done(&output)).unwrap();
-        let id = record["record_id"].as_str().unwrap().to_owned();
-        acknowledged.lock().unwrap().insert(id, bytes);
+        assert!(
+            kept.len() as u64 >= this.kills,
+            "only {} were acknowledged",
+            kept.len()
+        );
+        let listed = list(&client, RecordQuery::default()).await.len();
+        assert!(listed >= kept.len(), "{listed} of {} are listed", kept.len());
+        drop(client);
+        assert_eq!(server.stop(), Some(0));
+        this.scrub();
+        println!(
+            "{} kills, seed {}: {} records acknowledged and equal, {retried} unheard requests made good once, {checked} checks \
+             between kills, {listed} listed, {} s",
+            this.kills,
+            this.seed,
+            kept.len(),
+            begun.elapsed().as_secs()
+        );
     }
+
+    /// A moment up to `longest_millis`, spread the same way for the same seed.
+    fn moment(&self, round: u64, longest_millis: u64) -> Duration {
+        let mixed =
+            (self.seed ^ round.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        Duration::from_millis((mixed >> 33) % longest_millis)
+    }
+
+    async fn client(&self, role: &str) -> Client {
+        let file = ClientFile::load(&self.place.data().join("client.toml")).unwrap();
+        Client::connect(&file.role(role).unwrap())
+            .await
+            .unwrap()
+            .with_retry(Retry::NEVER)
+    }
+
+    async fn load_until_killed(self: &Arc<Self>, round: u64, server: Server) {
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = self.client("uploader").await;
+        let corrector = self.client("tenant-admin").await;
+        let streams: Vec<_> = (0..STREAMS)
+            .map(|stream| {
+                let (this, stop) = (Arc::clone(self), Arc::clone(&stop));
+                let (client, corrector) = (client.clone(), corrector.clone());
+                tokio::spawn(async move {
+                    while !stop.load(Ordering::Acquire) {
+                        let wish = this.wish(stream);
+                        this.fulfil(&client, &corrector, wish).await;
+                    }
+                })
+            })
+            .collect();
+        let longest = u64::try_from(LONGEST_LOAD.as_millis()).unwrap();
+        tokio::time::sleep(Duration::from_millis(30) + self.moment(round, longest)).await;
+        stop.store(true, Ordering::Release);
+        server.kill();
+        for stream in streams {
+            stream.await.unwrap();
+        }
+    }
+
+    /// The next thing that a stream wants.
+    fn wish(&self, stream: u64) -> Wish {
+        let number = self.book.names.fetch_add(1, Ordering::Relaxed);
+        let name = format!("crash-{}-{number}", self.seed);
+        let noise = |size: usize, salt: u64| noise(size, number << 8 | salt);
+        let size = usize::try_from(number * 7_919 % 150_000).unwrap() + 1;
+        let what = match (stream, number % 5) {
+            (0, 4) => What::Recording(noise(9 << 20, 0)),
+            (0, _) => What::Recording(noise(size, 0)),
+            (1, _) => What::Message(noise(size % 3_000 + 1, 0)),
+            (2, _) => What::Batch((0..20).map(|salt| noise(200, salt)).collect()),
+            (3, 4) => What::Resumable(noise(9 << 20, 0)),
+            (3, _) => What::Resumable(noise(size * 4, 0)),
+            (4, _) => What::Corrected(noise(size % 5_000 + 1, 0)),
+            _ => What::Message(noise(100, 0)),
+        };
+        Wish {
+            name,
+            what,
+            promised: Arc::default(),
+        }
+    }
+
+    /// Tries once; what was not answered is remembered for later.
+    async fn fulfil(&self, client: &Client, corrector: &Client, wish: Wish) {
+        match wish.perform(client, corrector).await {
+            Ok(records) => self.keep(records).await,
+            Err(error) if passes(&error) => self.book.unheard.lock().await.push(wish),
+            Err(error) => panic!("{}: {error}", wish.name),
+        }
+    }
+
+    async fn keep(&self, records: Vec<(String, Kept)>) {
+        let mut acknowledged = self.book.acknowledged.lock().await;
+        for (id, kept) in records {
+            acknowledged.insert(id, kept);
+        }
+    }
+
+    /// Every request that nobody answered is sent again: it is done once, whether or not it was done before.
+    async fn make_good(&self) -> usize {
+        let (client, corrector) = (self.client("uploader").await, self.client("tenant-admin").await);
+        let reader = self.client("reader").await;
+        let unheard = std::mem::take(&mut *self.book.unheard.lock().await);
+        for wish in &unheard {
+            let records = wish
+                .perform(&client, &corrector)
+                .await
+                .unwrap_or_else(|e| panic!("{}: {e}", wish.name));
+            let query = RecordQuery {
+                conversation_id: wish.name.clone(),
+                ..RecordQuery::default()
+            };
+            let found = list(&reader, query).await;
+            assert_eq!(
+                found.len(),
+                records.len(),
+                "{} was made more than once",
+                wish.name
+            );
+            self.keep(records).await;
+        }
+        unheard.len()
+    }
+
+    /// Some of all that there is, other ones each round.
+    async fn check_sample(&self, round: u64) -> usize {
+        let client = self.client("reader").await;
+        let kept = self.book.acknowledged.lock().await.clone();
+        let step = kept.len() / 20 + 1;
+        let from = usize::try_from(round).unwrap() % step;
+        let sample: Vec<_> = kept.iter().skip(from).step_by(step).collect();
+        for (id, kept) in &sample {
+            check(&client, id, kept).await;
+        }
+        sample.len()
+    }
+
+    /// A blob whose upload was cut before its row is an orphan: its rule collects it, and nothing else may be found.
+    fn scrub(&self) {
+        let report = String::from_utf8(self.place.local(&["verify"]).stdout).unwrap();
+        let mut findings = report
+            .lines()
+            .skip_while(|line| !line.starts_with("findings"))
+            .skip(1);
+        assert!(findings.all(|line| line.contains("no record names")), "{report}");
+    }
+}
+
+impl Wish {
+    async fn perform(&self, client: &Client, corrector: &Client) -> Result<Vec<(String, Kept)>, ClientError> {
+        let kept = |record: Record, content: &Bytes, label: Option<String>| {
+            let conversation = self.name.clone();
+            (
+                record.record_id,
+                Kept {
+                    conversation,
+                    content: content.clone(),
+                    label,
+                },
+            )
+        };
+        match &self.what {
+            What::Recording(content) => {
+                let record = client
+                    .put_recording(self.spec(), Content::bytes(content.clone()), None)
+                    .await?;
+                Ok(vec![kept(record, content, None)])
+            }
+            What::Message(body) => {
+                let record = client.put_message(self.message(0, body)).await?;
+                Ok(vec![kept(record, body, None)])
+            }
+            What::Batch(bodies) => {
+                let requests = bodies
+                    .iter()
+                    .enumerate()
+                    .map(|(at, body)| self.message(at, body))
+                    .collect();
+                let answers = client.put_messages("dev", requests).await?;
+                let answers = answers.into_iter().zip(bodies);
+                answers
+                    .map(|(answer, body)| match answer {
+                        Ok(record) => Ok(kept(record, body, None)),
+                        Err(refusal) => Err(ClientError::Refused(Box::new(refusal))),
+                    })
+                    .collect()
+            }
+            What::Resumable(content) => {
+                let record = self.resume(client, content).await?;
+                Ok(vec![kept(record, content, None)])
+            }
+            What::Corrected(content) => {
+                let record = client
+                    .put_recording(self.spec(), Content::bytes(content.clone()), None)
+                    .await?;
+                let corrected = corrector
+                    .update_record(self.correction(&record.record_id))
+                    .await?;
+                Ok(vec![kept(corrected, content, Some(self.name.clone()))])
+            }
+        }
+    }
+
+    /// Goes on where the server is, in calls of a piece each, and holds it to what it said was durable.
+    async fn resume(&self, client: &Client, content: &Bytes) -> Result<Record, ClientError> {
+        let mut calls = RecordServiceClient::new(client.channel());
+        let begin = BeginUploadRequest {
+            tenant_id: "dev".to_owned(),
+            descriptor: Some(self.descriptor(Channel::Voice)),
+            request_id: self.name.clone(),
+            ..BeginUploadRequest::default()
+        };
+        let mut upload = calls.begin_upload(begin).await?.into_inner().upload.unwrap();
+        let promised = self.promised.load(Ordering::Acquire);
+        if upload.record.is_none() {
+            assert!(
+                upload.durable_offset >= promised,
+                "{}: {} of {promised}",
+                self.name,
+                upload.durable_offset
+            );
+        }
+        let size = i64::try_from(content.len()).unwrap();
+        while upload.record.is_none() && upload.received_offset < size {
+            let from = usize::try_from(upload.received_offset).unwrap();
+            let header = write_upload_request::Payload::Header(WriteUploadHeader {
+                tenant_id: "dev".to_owned(),
+                upload_id: upload.upload_id.clone(),
+                offset: upload.received_offset,
+            });
+            let piece = content.slice(from..content.len().min(from + PIECE));
+            let messages =
+                [header, write_upload_request::Payload::Chunk(piece)].map(|payload| WriteUploadRequest {
+                    payload: Some(payload),
+                });
+            let written = calls.write_upload(futures_util::stream::iter(messages)).await?;
+            upload = written.into_inner().upload.unwrap();
+            self.promised.store(upload.durable_offset, Ordering::Release);
+        }
+        let commit = CommitUploadRequest {
+            tenant_id: "dev".to_owned(),
+            upload_id: upload.upload_id,
+            size_bytes: size,
+            expected_crc32c: Some(crc32c::crc32c(content)),
+            ..CommitUploadRequest::default()
+        };
+        Ok(calls.commit_upload(commit).await?.into_inner().record.unwrap())
+    }
+
+    fn spec(&self) -> PutRecordingSpec {
+        PutRecordingSpec {
+            tenant_id: "dev".to_owned(),
+            descriptor: Some(self.descriptor(Channel::Voice)),
+            request_id: self.name.clone(),
+            ..PutRecordingSpec::default()
+        }
+    }
+
+    fn message(&self, at: usize, body: &Bytes) -> PutMessageRequest {
+        PutMessageRequest {
+            tenant_id: "dev".to_owned(),
+            descriptor: Some(self.descriptor(Channel::Chat)),
+            request_id: format!("{}-{at}", self.name),
+            body: body.clone(),
+        }
+    }
+
+    fn correction(&self, record: &str) -> UpdateRecordRequest {
+        UpdateRecordRequest {
+            tenant_id: "dev".to_owned(),
+            record_id: record.to_owned(),
+            descriptor: Some(Descriptor {
+                labels: [("crash".to_owned(), self.name.clone())].into(),
+                ..Descriptor::default()
+            }),
+            update_mask: Some(prost_types::FieldMask {
+                paths: vec!["labels".to_owned()],
+            }),
+            request_id: format!("{}-label", self.name),
+            ..UpdateRecordRequest::default()
+        }
+    }
+
+    fn descriptor(&self, channel: Channel) -> Descriptor {
+        Descriptor {
+            conversation_id: self.name.clone(),
+            channel: channel.into(),
+            // Same for every try: the request's fingerprint covers it.
+            start_time: Some(prost_types::Timestamp {
+                seconds: 1_795_478_400,
+                nanos: 0,
+            }),
+            ..Descriptor::default()
+        }
+    }
+}
+
+/// What a killed server leaves a client with.
+fn passes(error: &ClientError) -> bool {
+    match error.code() {
+        Some(code) => matches!(
+            code,
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::Aborted
+        ),
+        None => true,
+    }
+}
+
+async fn check(client: &Client, id: &str, kept: &Kept) {
+    let mut download = client
+        .read_recording("dev", id, 0, 0)
+        .await
+        .unwrap_or_else(|e| panic!("{id}: {e}"));
+    let descriptor = download.header().record.clone().unwrap().descriptor.unwrap();
+    assert_eq!(descriptor.conversation_id, kept.conversation);
+    assert_eq!(descriptor.labels.get("crash"), kept.label.as_ref(), "{id}");
+    let mut content = Vec::with_capacity(kept.content.len());
+    while let Some(bytes) = download.next().await.unwrap_or_else(|e| panic!("{id}: {e}")) {
+        content.extend_from_slice(&bytes);
+    }
+    assert!(content == kept.content, "{id} came back changed");
+}
+
+async fn list(client: &Client, query: RecordQuery) -> Vec<Record> {
+    let request = ListRecordsRequest {
+        tenant_id: "dev".to_owned(),
+        query: Some(query),
+        page_size: 1_000,
+        ..ListRecordsRequest::default()
+    };
+    client.all_records(request).try_collect().await.unwrap()
+}
+
+fn noise(size: usize, seed: u64) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    let mut bytes: Vec<u8> = words.take(size.div_ceil(8)).flatten().collect();
+    bytes.truncate(size);
+    bytes.into()
 }

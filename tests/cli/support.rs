@@ -113,6 +113,15 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one in dev mode and waits for its ready line.
     pub(crate) fn start(data: &Path) -> Self {
+        let mut server = Self::spawn(data);
+        let mut line = String::new();
+        server.stdout.read_line(&mut line).unwrap();
+        assert!(line.starts_with("ready listening=127.0.0.1:"), "{line}");
+        server
+    }
+
+    /// Starts one in dev mode.
+    pub(crate) fn spawn(data: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_callvault"))
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
@@ -120,10 +129,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        assert!(line.starts_with("ready listening=127.0.0.1:"), "{line}");
+        let stdout = BufReader::new(child.stdout.take().unwrap());
         Self { child, stdout }
     }
 
@@ -137,6 +143,12 @@ impl Server {
     pub(crate) fn stop(mut self) -> Option<i32> {
         self.terminate();
         self.child.wait().unwrap().code()
+    }
+
+    /// SIGKILL after a while.
+    pub(crate) fn kill_after(self, moment: std::time::Duration) {
+        std::thread::sleep(moment);
+        self.kill();
     }
 
     /// SIGKILL.

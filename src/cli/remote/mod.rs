@@ -1,5 +1,6 @@
 //! Commands that ask a server, through the public client alone.
 
+mod bench;
 mod about;
 mod fields;
 mod get;
@@ -43,6 +44,8 @@ pub(super) enum Command {
     /// Say how long records are kept
     #[command(subcommand)]
     Retention(retention::Command),
+    /// Load a running server and tell how it answered
+    Bench(bench::Bench),
 }
 
 /// How to reach the server, and as whom.
@@ -113,6 +116,7 @@ pub(super) fn run(command: Command) -> Result<(), CliError> {
             Command::Update(command) => command.run().await,
             Command::Tenant(command) => command.run().await,
             Command::Retention(command) => command.run().await,
+            Command::Bench(command) => command.run().await,
         }
     })
 }
