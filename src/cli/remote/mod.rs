@@ -1,7 +1,7 @@
 //! Commands that ask a server, through the public client alone.
 
-mod bench;
 mod about;
+mod bench;
 mod fields;
 mod get;
 mod json;

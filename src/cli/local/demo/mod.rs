@@ -1,6 +1,9 @@
 //! `demo`: everything, on a throw-away server: a call goes in, comes back, and the bucket alone rebuilds the rest.
 
 mod call;
+mod messages;
+mod process;
+mod resume;
 mod search;
 mod steps;
 mod story;

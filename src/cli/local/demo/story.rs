@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 
 use super::{
-    content,
+    content, messages, resume,
     search::Secrets,
     steps::{Steps, must},
 };
@@ -21,11 +21,16 @@ use crate::{
     domain::clock::{Clock, SystemClock},
     proto::v1::{
         Channel, Descriptor, Direction, ListRecordsRequest, Party, PartyRole, PutRecordingSpec, Record,
-        RecordQuery, SubjectIdentifier, get_record_request::Name, subject_identifier::Identifier,
+        RecordKind, RecordQuery, SubjectIdentifier, get_record_request::Name, subject_identifier::Identifier,
     },
 };
 
 const CONVERSATION: &str = "conversation-7f3a91c2";
+const SECOND_CONVERSATION: &str = "conversation-91d0e5b7";
+/// Two calls, three messages, a transcript.
+const RECORDS: u64 = 6;
+/// The messages share one.
+const BLOBS: u64 = 4;
 const EXTERNAL_ID: &str = "pbx-call-000421-demo";
 const TEL: &str = "+525512345678";
 const NAME: &str = "Guadalupe Hernandez Rios";
@@ -55,7 +60,7 @@ pub(super) async fn tell(place: &Path, file: Option<&Path>) -> Result<(), CliErr
         &server.address().to_string(),
     )?;
 
-    let callers = Callers::of(&server).await?;
+    let callers = Callers::at(&config.data).await?;
     let record = upload(&callers.uploader, &call).await?;
     let rate = steps.rate(call.len());
     steps.done("it is streamed in, sealed, durable before the answer", &rate)?;
@@ -63,20 +68,39 @@ pub(super) async fn tell(place: &Path, file: Option<&Path>) -> Result<(), CliErr
     read_everything(&callers, &record, &call, &mut steps).await?;
     uploader_is_refused(&callers.uploader, &record).await?;
     steps.done("whoever uploads may not read back: PERMISSION_DENIED", "")?;
+    let written = messages::put(
+        &callers,
+        &descriptor(CONVERSATION, EXTERNAL_ID),
+        &record,
+        &mut steps,
+    )
+    .await?;
+    written.read_back(&callers, &record, &mut steps).await?;
 
     drop(callers);
     server.stop().await?;
     steps.done("the server drains and stops", "")?;
+    let second = descriptor(SECOND_CONVERSATION, "");
+    let second = resume::tell(&config.data, &call, second, &mut steps).await?;
     search(place, &call, &mut steps).await?;
 
     std::fs::remove_dir_all(config.data.join("index"))?;
     steps.done("the index is deleted", "")?;
     let server = Instance::start(&config, Mode::Dev).await?;
     let caught_up = server.records_caught_up();
-    must(caught_up == 1, "the rebuilt index does not hold one record")?;
-    steps.done("a server starts: the bucket alone rebuilds the index", "1 record")?;
-    let callers = Callers::of(&server).await?;
+    must(
+        caught_up == RECORDS,
+        "the rebuilt index does not hold every record",
+    )?;
+    let detail = format!("{RECORDS} records");
+    steps.done("a server starts: the bucket alone rebuilds the index", &detail)?;
+    let callers = Callers::at(&config.data).await?;
     read_everything(&callers, &record, &call, &mut steps).await?;
+    written.read_back(&callers, &record, &mut steps).await?;
+    must(
+        read(&callers.reader, &second, 0, 0).await? == call,
+        "the second call came back changed",
+    )?;
     drop(callers);
     server.stop().await?;
     steps.done("the server drains and stops", "")?;
@@ -85,17 +109,15 @@ pub(super) async fn tell(place: &Path, file: Option<&Path>) -> Result<(), CliErr
 }
 
 /// Who calls in the story.
-struct Callers {
-    uploader: Client,
-    reader: Client,
+pub(super) struct Callers {
+    pub(super) uploader: Client,
+    pub(super) reader: Client,
 }
 
 impl Callers {
-    async fn of(server: &Instance) -> Result<Self, CliError> {
-        let path = server
-            .client_file()
-            .ok_or_else(|| CliError::failed("dev mode wrote no client file"))?;
-        let file = ClientFile::load(path)?;
+    /// As the client file of a server's data directory says.
+    pub(super) async fn at(data: &Path) -> Result<Self, CliError> {
+        let file = ClientFile::load(&data.join("client.toml"))?;
         Ok(Self {
             uploader: Client::connect(&file.role("uploader")?).await?,
             reader: Client::connect(&file.role("reader")?).await?,
@@ -120,6 +142,14 @@ async fn upload(uploader: &Client, call: &Bytes) -> Result<Record, CliError> {
 }
 
 fn spec() -> PutRecordingSpec {
+    PutRecordingSpec {
+        tenant_id: DEV_TENANT.to_owned(),
+        descriptor: Some(descriptor(CONVERSATION, EXTERNAL_ID)),
+        ..PutRecordingSpec::default()
+    }
+}
+
+fn descriptor(conversation: &str, external_id: &str) -> Descriptor {
     let now = SystemClock.now().micros();
     let customer = Party {
         role: PartyRole::Customer as i32,
@@ -132,8 +162,8 @@ fn spec() -> PutRecordingSpec {
         agent_id: "agent-17".to_owned(),
         ..Party::default()
     };
-    let descriptor = Descriptor {
-        conversation_id: CONVERSATION.to_owned(),
+    Descriptor {
+        conversation_id: conversation.to_owned(),
         channel: Channel::Voice as i32,
         direction: Direction::Inbound as i32,
         start_time: Some(prost_types::Timestamp {
@@ -143,13 +173,8 @@ fn spec() -> PutRecordingSpec {
         parties: vec![customer, agent],
         languages: vec!["es-MX".to_owned()],
         labels: [("queue".to_owned(), LABEL.to_owned())].into(),
-        external_id: EXTERNAL_ID.to_owned(),
+        external_id: external_id.to_owned(),
         ..Descriptor::default()
-    };
-    PutRecordingSpec {
-        tenant_id: DEV_TENANT.to_owned(),
-        descriptor: Some(descriptor),
-        ..PutRecordingSpec::default()
     }
 }
 
@@ -173,9 +198,13 @@ async fn read_everything(
     let detail = format!("{} from byte {offset}", terminal::bytes(length as u64));
     steps.done("a range from the middle: equal", &detail)?;
 
+    let recordings = || RecordQuery {
+        kinds: vec![RecordKind::Recording as i32],
+        ..RecordQuery::default()
+    };
     let by_conversation = RecordQuery {
         conversation_id: CONVERSATION.to_owned(),
-        ..RecordQuery::default()
+        ..recordings()
     };
     found_by(reader, by_conversation, record).await?;
     steps.done("it is found by its conversation", CONVERSATION)?;
@@ -183,7 +212,9 @@ async fn read_everything(
         subject: Some(SubjectIdentifier {
             identifier: Some(Identifier::Tel(TEL.to_owned())),
         }),
-        ..RecordQuery::default()
+        // The second call has the same caller.
+        conversation_id: CONVERSATION.to_owned(),
+        ..recordings()
     };
     found_by(reader, by_tel, record).await?;
     steps.done("it is found by its telephone number", TEL)?;
@@ -193,7 +224,12 @@ async fn read_everything(
     steps.done("it is known by the platform's own id", EXTERNAL_ID)
 }
 
-async fn read(reader: &Client, record: &Record, offset: u64, limit: u64) -> Result<Bytes, CliError> {
+pub(super) async fn read(
+    reader: &Client,
+    record: &Record,
+    offset: u64,
+    limit: u64,
+) -> Result<Bytes, CliError> {
     let mut download = reader
         .read_recording(DEV_TENANT, &record.record_id, offset, limit)
         .await?;
@@ -204,7 +240,7 @@ async fn read(reader: &Client, record: &Record, offset: u64, limit: u64) -> Resu
     Ok(all.freeze())
 }
 
-async fn found_by(reader: &Client, query: RecordQuery, record: &Record) -> Result<(), CliError> {
+pub(super) async fn found_by(reader: &Client, query: RecordQuery, record: &Record) -> Result<(), CliError> {
     let request = ListRecordsRequest {
         tenant_id: DEV_TENANT.to_owned(),
         query: Some(query),
@@ -269,13 +305,16 @@ fn secrets(call: &Bytes) -> Secrets {
     });
     let words = [
         CONVERSATION,
+        SECOND_CONVERSATION,
         EXTERNAL_ID,
         TEL,
         TEL.trim_start_matches('+'),
         NAME,
         LABEL,
+        messages::TRANSCRIPT,
     ];
-    let words = words.into_iter().map(|word| (word.to_owned(), word.as_bytes()));
+    let words = words.into_iter().chain(messages::CHAT);
+    let words = words.map(|word| (word.to_owned(), word.as_bytes()));
     Secrets::new(std::iter::once(header).chain(windows).chain(words))
 }
 
@@ -294,8 +333,8 @@ async fn verify(config: &Config, steps: &mut Steps) -> Result<(), CliError> {
         &format!("the scrub found {}", findings.join(", ")),
     )?;
     must(
-        (report.records, report.blobs) == (1, 1),
-        "the scrub did not see the record",
+        (report.records, report.blobs) == (RECORDS, BLOBS),
+        "the scrub did not see every record",
     )?;
     let detail = format!(
         "{} logs, {} leaves, {} records",
