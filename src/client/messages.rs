@@ -28,7 +28,7 @@ impl Client {
     pub async fn put_message(&self, mut request: PutMessageRequest) -> Result<Record, ClientError> {
         request.request_id = request_id(request.request_id);
         let put = || async { self.record_service().put_message(request.clone()).await };
-        let answer = self.retry.run(put).await?.into_inner();
+        let answer = self.usual_patience().run(put).await?.into_inner();
         answer.record.ok_or(NO_RECORD)
     }
 
@@ -53,7 +53,8 @@ impl Client {
                     outcomes[*index] = result;
                 }
             }
-            let wait = |outcome: &Result<_, Refusal>| self.retry.wait(outcome.as_ref().err()?, tried);
+            let wait =
+                |outcome: &Result<_, Refusal>| self.usual_patience().wait(outcome.as_ref().err()?, tried);
             open.retain(|index| wait(&outcomes[*index]).is_some());
             match open.iter().filter_map(|index| wait(&outcomes[*index])).max() {
                 Some(wait) => tokio::time::sleep(wait).await,
@@ -93,7 +94,7 @@ impl Client {
             record_id: record_id.to_owned(),
         };
         let get = || async { self.record_service().get_message(request.clone()).await };
-        let answer = self.retry.run(get).await?.into_inner();
+        let answer = self.usual_patience().run(get).await?.into_inner();
         Ok(Message {
             record: Some(answer.record.ok_or(NO_RECORD)?),
             body: answer.body,
@@ -120,7 +121,8 @@ impl Client {
                 outcomes[*index] = result;
             }
             let asked = batch.len();
-            let wait = |outcome: &Result<_, Refusal>| self.retry.wait(outcome.as_ref().err()?, tried);
+            let wait =
+                |outcome: &Result<_, Refusal>| self.usual_patience().wait(outcome.as_ref().err()?, tried);
             let waits = open[..asked].iter().filter_map(|index| {
                 let full = is_full(&outcomes[*index]);
                 wait(&outcomes[*index]).filter(|_| !full)

@@ -18,6 +18,25 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Content that is still being recorded, or that must survive a bad network or a restarted server, goes in by [`Resumable`]:
+//!
+//! ```no_run
+//! # use callvault::{client::{Client, ClientError}, proto::v1::{BeginUploadRequest, Descriptor}};
+//! # async fn example(client: Client, mut call: impl Iterator<Item = bytes::Bytes>) -> Result<(), ClientError> {
+//! let request = BeginUploadRequest {
+//!     tenant_id: "dev".to_owned(),
+//!     descriptor: Some(Descriptor { conversation_id: "crm-4711".to_owned(), ..Default::default() }),
+//!     request_id: "call-1".to_owned(),
+//!     ..Default::default()
+//! };
+//! let mut upload = client.begin_resumable(request).await?;
+//! while let Some(packet) = call.next() {
+//!     upload.write(packet).await?; // waits only while more is not durable than may be kept
+//! }
+//! let record = upload.commit(None).await?;
+//! # Ok(()) }
+//! ```
+//!
 //! It knows the generated code and the wire, and nothing of how a vault works inside.
 
 mod config;
@@ -27,6 +46,7 @@ mod download;
 mod error;
 mod messages;
 mod records;
+mod resumable;
 mod retry;
 mod tenants;
 mod upload;
@@ -46,6 +66,7 @@ pub use config::{ClientConfig, ClientFile, ConfigError, Identity};
 pub use content::Content;
 pub use download::Download;
 pub use error::{ClientError, Refusal};
+pub use resumable::Resumable;
 pub use retry::Retry;
 pub use tonic::Code;
 pub use upload::Upload;
@@ -62,7 +83,7 @@ const ANSWER_BYTES: usize = 64 << 20;
 pub struct Client {
     channel: Channel,
     purpose: Option<MetadataValue<Ascii>>,
-    retry: Retry,
+    retry: Option<Retry>,
 }
 
 type Declaring = InterceptedService<Channel, DeclarePurpose>;
@@ -77,7 +98,7 @@ impl Client {
         Ok(Self {
             channel: connect::channel(config).await?,
             purpose,
-            retry: Retry::default(),
+            retry: None,
         })
     }
 
@@ -92,15 +113,27 @@ impl Client {
         })
     }
 
-    /// The same connection with other patience.
+    /// The same connection with other patience than [`Retry::default`], and [`Retry::PATIENT`] for uploads in many calls.
     #[must_use]
     pub fn with_retry(self, retry: Retry) -> Self {
-        Self { retry, ..self }
+        Self {
+            retry: Some(retry),
+            ..self
+        }
     }
 
     /// The connection itself, for the health and reflection services and for calls that are not wrapped here.
     pub fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    fn usual_patience(&self) -> Retry {
+        self.retry.unwrap_or_default()
+    }
+
+    /// For uploads in many calls.
+    fn patience(&self) -> Retry {
+        self.retry.unwrap_or(Retry::PATIENT)
     }
 
     fn record_service(&self) -> RecordServiceClient<Declaring> {

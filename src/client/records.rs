@@ -22,7 +22,7 @@ impl Client {
         closing: Option<PutRecordingClosing>,
     ) -> Result<Record, ClientError> {
         let retry = if content.is_replayable() && !spec.request_id.is_empty() {
-            self.retry
+            self.usual_patience()
         } else {
             Retry::NEVER
         };
@@ -73,7 +73,7 @@ impl Client {
             let chunks = self.record_service().read_recording(request.clone()).await?;
             Download::begin(chunks.into_inner()).await
         };
-        self.retry.run_any(begin).await
+        self.usual_patience().run_any(begin).await
     }
 
     /// One record, by the vault's id or the platform's.
@@ -86,7 +86,7 @@ impl Client {
             name: Some(name),
         };
         let get = || async { self.record_service().get_record(request.clone()).await };
-        let answer = self.retry.run(get).await?.into_inner();
+        let answer = self.usual_patience().run(get).await?.into_inner();
         answer
             .record
             .ok_or(ClientError::Protocol("an answer without a record"))
@@ -101,7 +101,7 @@ impl Client {
         request: ListRecordsRequest,
     ) -> Result<ListRecordsResponse, ClientError> {
         let list = || async { self.record_service().list_records(request.clone()).await };
-        Ok(self.retry.run(list).await?.into_inner())
+        Ok(self.usual_patience().run(list).await?.into_inner())
     }
 
     /// All records that match, page after page.
@@ -133,7 +133,7 @@ impl Client {
     pub async fn update_record(&self, mut request: UpdateRecordRequest) -> Result<Record, ClientError> {
         request.request_id = request_id(request.request_id);
         let update = || async { self.record_service().update_record(request.clone()).await };
-        let answer = self.retry.run(update).await?.into_inner();
+        let answer = self.usual_patience().run(update).await?.into_inner();
         answer
             .record
             .ok_or(ClientError::Protocol("an answer without a record"))

@@ -36,20 +36,51 @@ impl Retry {
         longest_wait: Duration::ZERO,
     };
 
+    /// Outlasts a restarted server or a network that is gone for a while: some four minutes. Uploads in many calls have it.
+    pub const PATIENT: Self = Self {
+        tries: 70,
+        first_wait: Duration::from_millis(100),
+        longest_wait: Duration::from_secs(5),
+    };
+
     /// Makes a call until it is answered, is refused for good, or patience ends.
-    pub(super) async fn run<T, F>(self, mut call: impl FnMut() -> F) -> Result<T, ClientError>
+    pub(super) async fn run<T, F>(self, call: impl FnMut() -> F) -> Result<T, ClientError>
     where
         F: Future<Output = Result<T, Status>>,
     {
-        self.run_any(|| {
+        self.run_while(passes, call).await
+    }
+
+    /// The same for what fails in other ways as well; those are not repeated.
+    pub(super) async fn run_any<T, F>(self, call: impl FnMut() -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        self.run_any_while(passes, call).await
+    }
+
+    /// As [`Self::run`], for calls that may be repeated after other refusals.
+    pub(super) async fn run_while<T, F>(
+        self,
+        passes: fn(&Refusal) -> bool,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        self.run_any_while(passes, || {
             let answer = call();
             async move { Ok(answer.await?) }
         })
         .await
     }
 
-    /// The same for what fails in other ways as well; those are not repeated.
-    pub(super) async fn run_any<T, F>(self, mut call: impl FnMut() -> F) -> Result<T, ClientError>
+    /// As [`Self::run_any`], for calls that may be repeated after other refusals.
+    pub(super) async fn run_any_while<T, F>(
+        self,
+        passes: fn(&Refusal) -> bool,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, ClientError>
     where
         F: Future<Output = Result<T, ClientError>>,
     {
@@ -59,7 +90,8 @@ impl Retry {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            match error.refusal().and_then(|refusal| self.wait(refusal, tried)) {
+            let refusal = error.refusal().filter(|refusal| passes(refusal));
+            match refusal.and_then(|refusal| self.pause(refusal, tried)) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return Err(error),
             }
@@ -69,13 +101,12 @@ impl Retry {
 
     /// How long to wait after this many tries; `None` to give up.
     pub(super) fn wait(self, refusal: &Refusal, tried: u32) -> Option<Duration> {
-        // Without RetryInfo, "exhausted" is a limit of the message's own size: it will not pass later either.
-        let passes = match refusal.code {
-            Code::Unavailable => true,
-            Code::ResourceExhausted => refusal.retry_after.is_some(),
-            _ => false,
-        };
-        if !passes || tried >= self.tries {
+        passes(refusal).then(|| self.pause(refusal, tried)).flatten()
+    }
+
+    /// The same for what is known to pass.
+    pub(super) fn pause(self, refusal: &Refusal, tried: u32) -> Option<Duration> {
+        if tried >= self.tries {
             return None;
         }
         let doubled = self
@@ -84,6 +115,27 @@ impl Retry {
         let wait = doubled.min(self.longest_wait);
         let asked = refusal.retry_after.unwrap_or_default();
         Some((wait - jitter(wait)).max(asked.min(self.longest_wait)))
+    }
+}
+
+/// Whether the same call may be answered later.
+fn passes(refusal: &Refusal) -> bool {
+    match refusal.code {
+        Code::Unavailable => true,
+        // Without RetryInfo it is a limit of the message's own size: it will not pass later either.
+        Code::ResourceExhausted => refusal.retry_after.is_some(),
+        _ => false,
+    }
+}
+
+/// Whether this ends a call and not the upload that it belongs to: all its calls may be repeated, whatever became of them.
+pub(super) fn interrupts(refusal: &Refusal) -> bool {
+    match (refusal.code, &*refusal.reason) {
+        (Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded, _) => true,
+        (_, "UPLOAD_OFFSET" | "UPLOAD_COMMITTING") => true,
+        // Not the vault's words but the connection's.
+        (Code::Unknown | Code::Internal | Code::Cancelled, "") => true,
+        _ => false,
     }
 }
 
@@ -150,6 +202,33 @@ mod tests {
         let refusal = Refusal::from(Status::unavailable("no details"));
         let wait = Retry::default().wait(&refusal, 1).unwrap();
         assert!((Duration::from_millis(50)..=Duration::from_millis(100)).contains(&wait));
+    }
+
+    #[test]
+    fn what_ends_a_call_is_told_from_what_ends_its_upload() {
+        let answered = |kind, reason| Refusal::from(Status::from(Error::new(kind, reason, "m")));
+        for passing in [
+            answered(Kind::Unavailable, "STORE_BEHIND"),
+            answered(Kind::Exhausted, "SPOOL_FULL"),
+            answered(Kind::TimedOut, "UPLOAD_IDLE"),
+            answered(Kind::WrongState, "UPLOAD_OFFSET"),
+            answered(Kind::Conflict, "UPLOAD_COMMITTING"),
+            Status::unknown("transport error").into(),
+            Status::internal("h2 protocol error").into(),
+            Status::cancelled("operation was canceled").into(),
+        ] {
+            assert!(interrupts(&passing), "{passing}");
+        }
+        for last in [
+            answered(Kind::Conflict, "UPLOAD_TAKEN_OVER"),
+            answered(Kind::WrongState, "UPLOAD_INCOMPLETE"),
+            answered(Kind::NotFound, "NOT_FOUND"),
+            answered(Kind::Corrupt, "CORRUPT"),
+            answered(Kind::Internal, "STORE"),
+            Status::unimplemented("another server").into(),
+        ] {
+            assert!(!interrupts(&last), "{last}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ impl Client {
     pub async fn create_tenant(&self, mut request: CreateTenantRequest) -> Result<Tenant, ClientError> {
         request.request_id = request_id(request.request_id);
         let create = || async { self.tenant_service().create_tenant(request.clone()).await };
-        tenant(self.retry.run(create).await?.into_inner().tenant)
+        tenant(self.usual_patience().run(create).await?.into_inner().tenant)
     }
 
     /// One tenant.
@@ -27,7 +27,7 @@ impl Client {
             tenant_id: tenant_id.to_owned(),
         };
         let get = || async { self.tenant_service().get_tenant(request.clone()).await };
-        tenant(self.retry.run(get).await?.into_inner().tenant)
+        tenant(self.usual_patience().run(get).await?.into_inner().tenant)
     }
 
     /// One page of the tenants in the caller's scope.
@@ -39,7 +39,7 @@ impl Client {
         request: ListTenantsRequest,
     ) -> Result<ListTenantsResponse, ClientError> {
         let list = || async { self.tenant_service().list_tenants(request.clone()).await };
-        Ok(self.retry.run(list).await?.into_inner())
+        Ok(self.usual_patience().run(list).await?.into_inner())
     }
 
     /// Changes a tenant.
@@ -49,7 +49,7 @@ impl Client {
     pub async fn update_tenant(&self, mut request: UpdateTenantRequest) -> Result<Tenant, ClientError> {
         request.request_id = request_id(request.request_id);
         let update = || async { self.tenant_service().update_tenant(request.clone()).await };
-        tenant(self.retry.run(update).await?.into_inner().tenant)
+        tenant(self.usual_patience().run(update).await?.into_inner().tenant)
     }
 
     /// Adds a retention class to a tenant.
@@ -66,7 +66,7 @@ impl Client {
                 .create_retention_class(request.clone())
                 .await
         };
-        let answer = self.retry.run(create).await?.into_inner();
+        let answer = self.usual_patience().run(create).await?.into_inner();
         answer
             .retention_class
             .ok_or(ClientError::Protocol("an answer without a retention class"))
@@ -85,7 +85,7 @@ impl Client {
                 .list_retention_classes(request.clone())
                 .await
         };
-        Ok(self.retry.run(list).await?.into_inner())
+        Ok(self.usual_patience().run(list).await?.into_inner())
     }
 }
 

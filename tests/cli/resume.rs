@@ -1,6 +1,14 @@
-//! Uploads through a real process that is killed, again and again, by a client that keeps only what is not durable yet.
+//! Uploads through a real process that is killed, again and again, by a client that keeps only what is not durable yet; and
+//! by clients that are killed themselves.
 
-use std::{path::Path, thread, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use callvault::{
     client::{Client, ClientFile, Retry},
@@ -12,7 +20,7 @@ use callvault::{
 };
 use tonic::transport::Channel as Connection;
 
-use crate::support::{Place, Server};
+use crate::support::{Place, Server, done, free_port, refused, slow_way_to};
 
 const SIZE: usize = 20 << 20;
 const KILLS: u64 = 6;
@@ -129,4 +137,127 @@ fn an_upload_goes_on_after_kill_9_from_what_was_durable() {
     assert_eq!(server.stop(), Some(0));
     let report = place.local(&["verify"]);
     assert!(report.status.success(), "{report:?}");
+}
+
+/// A `put --resume` that runs.
+fn putting(file: &str, client: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_callvault"))
+        .args([
+            "put",
+            file,
+            "--conversation",
+            "c-1",
+            "--resume",
+            "--json",
+            "--client",
+        ])
+        .arg(client)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn record_of(put: Child) -> String {
+    let output = put.wait_with_output().unwrap();
+    let record: serde_json::Value = serde_json::from_str(&done(&output)).unwrap();
+    record["record_id"].as_str().unwrap().to_owned()
+}
+
+/// Waits until so much of unfinished uploads is on the disk.
+fn wait_for_spooled(data: &Path, bytes: u64) {
+    let spooled = || {
+        let files = fs::read_dir(data.join("spool")).unwrap();
+        files
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .sum::<u64>()
+    };
+    for _ in 0..600 {
+        if spooled() >= bytes {
+            return;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("only {} bytes were spooled", spooled());
+}
+
+#[test]
+fn what_comes_from_a_pipe_survives_kill_9_of_the_server_again_and_again() {
+    let place = Place::new();
+    let (_, bytes) = place.file("call.bin", 6 << 20, 5);
+    let port = free_port();
+    let mut server = Server::start_at(&place.data(), port);
+    let mut put = putting("-", &place.data().join("client.toml"));
+    let mut pipe = put.stdin.take().unwrap();
+    for (round, part) in bytes.chunks(2 << 20).enumerate() {
+        pipe.write_all(part).unwrap();
+        if round < 2 {
+            wait_for_spooled(&place.data(), (round as u64 + 1) << 20);
+            server.kill();
+            server = Server::start_at(&place.data(), port);
+        }
+    }
+    drop(pipe);
+    let record = record_of(put);
+    assert!(place.get(&record) == bytes);
+    assert_eq!(server.stop(), Some(0));
+    assert!(place.local(&["verify"]).status.success());
+}
+
+#[test]
+fn the_same_command_after_kill_9_of_the_client_goes_on_where_the_server_is() {
+    let place = Place::new();
+    let (file, bytes) = place.file("call.bin", 8 << 20, 6);
+    let server = Server::start_at(&place.data(), free_port());
+    let direct = place.data().join("client.toml");
+    let slow = slow_client(&place);
+    let kill_midway = || {
+        let mut put = putting(&file, &slow);
+        wait_for_spooled(&place.data(), 2 << 20);
+        assert_eq!(put.try_wait().unwrap(), None, "it ended before it was killed");
+        put.kill().unwrap();
+        put.wait().unwrap();
+    };
+    kill_midway();
+    let record = record_of(putting(&file, &direct));
+    assert!(place.get(&record) == bytes);
+    assert_eq!(
+        record_of(putting(&file, &direct)),
+        record,
+        "the same command again"
+    );
+
+    // Changed, and its time put back: that it went on shows in that the beginning is not sent again, and is noticed.
+    let before = set_first_byte(&file, bytes[0], None);
+    kill_midway();
+    set_first_byte(&file, !bytes[0], Some(before));
+    let output = putting(&file, &direct).wait_with_output().unwrap();
+    let error = refused(&output, 1);
+    assert!(error.contains("the file has changed"), "{error}");
+    let changed = record_of(putting(&file, &direct));
+    assert_eq!(place.get(&changed), fs::read(&file).unwrap());
+    assert_ne!(changed, record);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// A client file that leads over a slow way.
+fn slow_client(place: &Place) -> std::path::PathBuf {
+    let told = fs::read_to_string(place.data().join("client.toml")).unwrap();
+    let (_, port) = told.split_once("127.0.0.1:").unwrap();
+    let port: u16 = port.split('"').next().unwrap().parse().unwrap();
+    let told = told.replace(&format!(":{port}"), &format!(":{}", slow_way_to(port)));
+    let path = place.data().join("slow.toml");
+    fs::write(&path, told).unwrap();
+    path
+}
+
+/// Changes a file in place, and says when it was changed or makes it so.
+fn set_first_byte(file: &str, byte: u8, time: Option<std::time::SystemTime>) -> std::time::SystemTime {
+    let mut file = fs::OpenOptions::new().write(true).open(file).unwrap();
+    file.write_all(&[byte]).unwrap();
+    if let Some(time) = time {
+        file.set_modified(time).unwrap();
+    }
+    file.metadata().unwrap().modified().unwrap()
 }

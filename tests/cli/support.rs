@@ -1,9 +1,12 @@
 //! A server process and commands against it.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -104,6 +107,42 @@ impl Place {
     }
 }
 
+/// A port of loopback that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Carries connections to a port, and what clients send no faster than some megabytes a second; its own port.
+pub(crate) fn slow_way_to(port: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.unwrap();
+            let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else {
+                continue;
+            };
+            let (up, down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || carry(up, server, Duration::from_millis(20)));
+            thread::spawn(move || carry(down, client, Duration::ZERO));
+        }
+    });
+    own
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, pause: Duration) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+        thread::sleep(pause);
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
+    let _ = from.shutdown(std::net::Shutdown::Both);
+}
+
 /// A server process; killed when it is dropped.
 pub(crate) struct Server {
     pub(crate) child: Child,
@@ -120,10 +159,25 @@ impl Server {
         server
     }
 
+    /// The same, at an address of the test's own: where it was before.
+    pub(crate) fn start_at(data: &Path, port: u16) -> Self {
+        let mut server = Self::spawn_at(data, port);
+        let mut line = String::new();
+        server.stdout.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("ready listening=127.0.0.1:{port}\n"));
+        server
+    }
+
     /// Starts one in dev mode.
     pub(crate) fn spawn(data: &Path) -> Self {
+        Self::spawn_at(data, 0)
+    }
+
+    fn spawn_at(data: &Path, port: u16) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_callvault"))
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--dev", "--listen"])
+            .arg(format!("127.0.0.1:{port}"))
+            .arg("--data")
             .arg(data)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

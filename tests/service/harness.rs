@@ -176,6 +176,10 @@ impl World {
         }
     }
 
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.address
+    }
+
     pub(crate) fn config(&self, role: Role) -> ClientConfig {
         let (certificate, key) = self.pki.client(role);
         ClientConfig {

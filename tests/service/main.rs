@@ -8,6 +8,7 @@ mod listing;
 mod messages;
 mod reading;
 mod refusals;
+mod resumable;
 mod resuming;
 mod secrecy;
 mod sharing;

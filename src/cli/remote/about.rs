@@ -91,6 +91,12 @@ impl About {
         }
     }
 
+    /// Began then, unless something else was said.
+    pub(super) fn begun_at(mut self, time: Timestamp) -> Self {
+        self.start.get_or_insert(time);
+        self
+    }
+
     fn parties(&self) -> Vec<Party> {
         let most = self.tel.len().max(self.mailto.len()).max(self.name.len());
         let at = |list: &[String], i: usize| list.get(i).cloned().unwrap_or_default();

@@ -9,6 +9,7 @@ mod ls;
 mod message;
 mod put;
 mod render;
+mod resume;
 mod retention;
 mod show;
 mod slice;

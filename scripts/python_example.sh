@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# examples/python against a real server whose connections are cut and which is killed: the recording must come back equal.
+# Needs python3 (3.11 or later); installs what the example needs into target/ci/python.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+lib=target/ci/python/lib stubs=target/ci/python/stubs
+export PYTHONPATH="$PWD/$lib${PYTHONPATH:+:$PYTHONPATH}"
+python3 -c 'import grpc_tools, google_crc32c, google.rpc' 2>/dev/null \
+    || python3 -m pip install --quiet --upgrade --target "$lib" -r examples/python/requirements.txt
+
+mkdir -p "$stubs"
+python3 -m grpc_tools.protoc -I proto --python_out="$stubs" --grpc_python_out="$stubs" proto/callvault/v1/*.proto
+cargo build --quiet
+python3 scripts/python_example.py target/debug/callvault "$stubs"
