@@ -11,5 +11,6 @@ python3 -c 'import grpc_tools, google_crc32c, google.rpc' 2>/dev/null \
 
 mkdir -p "$stubs"
 python3 -m grpc_tools.protoc -I proto --python_out="$stubs" --grpc_python_out="$stubs" proto/callvault/v1/*.proto
-cargo build --quiet
+# The binary as `cargo test` has built it: `cargo build` would build all libraries once more, with other features.
+cargo test --quiet --test cli --no-run
 python3 scripts/python_example.py target/debug/callvault "$stubs"
