@@ -239,7 +239,7 @@ impl RecordService for RecordApi {
     }
 }
 
-fn name(request: &GetRecordRequest) -> Result<Name, Error> {
+pub(super) fn name(request: &GetRecordRequest) -> Result<Name, Error> {
     match &request.name {
         Some(get_record_request::Name::RecordId(id)) => required(id, &Path::root("record_id")).map(Name::Id),
         Some(get_record_request::Name::ExternalId(id)) => {
@@ -249,7 +249,7 @@ fn name(request: &GetRecordRequest) -> Result<Name, Error> {
     }
 }
 
-fn range(request: &ReadRecordingRequest) -> Result<ContentRange, Error> {
+pub(super) fn range(request: &ReadRecordingRequest) -> Result<ContentRange, Error> {
     let not_negative = |number: i64, field| {
         u64::try_from(number).map_err(|_| Path::root(field).refuse("must not be negative"))
     };
