@@ -224,7 +224,14 @@ fn panicked(_panic: &(dyn Any + Send)) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use http_body::Body as _;
+
     use super::*;
+    use crate::{
+        config::Limits,
+        domain::principal::{Principal, Role, TenantScope},
+        grpc::tenants::TenantPlaces,
+    };
 
     #[test]
     fn a_callers_timeout_is_read_as_the_protocol_says() {
@@ -266,5 +273,66 @@ mod tests {
         assert_eq!(says(Shape::ServerStreaming, None), (call, stream));
         assert_eq!(says(Shape::Streaming, None), (stream, stream));
         assert_eq!(says(Shape::Streaming, Some("99H")), (stream, stream));
+    }
+
+    fn holds(quotas: &Arc<quota::Quotas>, activity: &Arc<activity::Activity>) -> Holds {
+        let caller = Principal::new("one", [Role::Reader], TenantScope::All).unwrap();
+        Holds {
+            _place: quotas.begin(&caller).unwrap(),
+            _running: activity.run(),
+            _tenant: TenantSlot::new(&TenantPlaces::new(1)),
+            _room: CallRoom::default(),
+        }
+    }
+
+    /// A service bounds its own streams; this is what happens to those of one that does not.
+    #[tokio::test]
+    async fn a_stream_that_outlasts_any_is_ended_and_gives_back_what_it_held() {
+        let limits = Limits {
+            calls_per_principal: 1,
+            ..Limits::default()
+        };
+        let (quotas, activity) = (quota::Quotas::new(&limits), activity::Activity::new());
+        let soon = || Some((Instant::now() + Duration::from_millis(50), Says::Stream));
+        let for_ever = async { Ok(Response::new(Body::new(Silence))) };
+        let deadline = Deadline {
+            answer: None,
+            end: soon(),
+        };
+        let answer = run(for_ever, deadline, holds(&quotas, &activity)).await.unwrap();
+        let mut body = std::pin::pin!(answer.into_body());
+        let last = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await;
+        let trailers = last.unwrap().unwrap().into_trailers().unwrap();
+        let status = Status::from_header_map(&trailers).unwrap();
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+        assert!(status.message().contains("limit=limits.stream_total_seconds"));
+        assert!(
+            std::future::poll_fn(|cx| body.as_mut().poll_frame(cx))
+                .await
+                .is_none()
+        );
+        // The same of one that never begins to answer; its place is there, as the first gave it back.
+        let deadline = Deadline {
+            answer: soon(),
+            end: None,
+        };
+        let answer = run(std::future::pending(), deadline, holds(&quotas, &activity)).await;
+        let status = Status::from_header_map(answer.unwrap().headers()).unwrap();
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+        drop(holds(&quotas, &activity));
+    }
+
+    struct Silence;
+
+    impl http_body::Body for Silence {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Pending
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod certificates;
 mod client;
 mod floods;
+mod lasting;
 mod limits;
 mod raw;
 mod slow;
