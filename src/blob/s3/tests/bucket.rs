@@ -12,7 +12,12 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use s3s::{
-    S3, S3Request, S3Response, S3Result, auth::SimpleAuth, dto::*, s3_error, service::S3ServiceBuilder,
+    S3, S3Request, S3Response, S3Result,
+    auth::SimpleAuth,
+    dto::*,
+    host::{S3Host, VirtualHost},
+    s3_error,
+    service::S3ServiceBuilder,
 };
 use tokio::net::TcpListener;
 
@@ -79,6 +84,19 @@ struct Part {
     crc32c: Option<String>,
 }
 
+/// Both styles of address: the bucket is a part of the host's name, or of the path.
+struct Either;
+
+impl S3Host for Either {
+    fn parse_host_header<'a>(&'a self, host: &'a str) -> S3Result<VirtualHost<'a>> {
+        let named = host.split_once(".localhost");
+        Ok(named.map_or_else(
+            || VirtualHost::new(host),
+            |(bucket, _)| VirtualHost::new("localhost").with_bucket(bucket),
+        ))
+    }
+}
+
 impl Bucket {
     pub(crate) fn new(ways: Ways) -> Self {
         let bucket = Self::default();
@@ -92,6 +110,7 @@ impl Bucket {
         let mut auth = SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY);
         auth.register(NEWER_ACCESS_KEY.to_owned(), SECRET_KEY.into());
         builder.set_auth(auth);
+        builder.set_host(Either);
         let service =
             axum::error_handling::HandleError::new(builder.build(), |error: s3s::HttpError| async move {
                 (

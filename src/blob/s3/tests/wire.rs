@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -114,6 +115,14 @@ impl Wire {
         trusted: bool,
         rule: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static,
     ) -> Result<Self, super::OpenError> {
+        Self::over_tls_with(trusted, |_| {}, rule).await
+    }
+
+    pub(crate) async fn over_tls_with(
+        trusted: bool,
+        change: impl FnOnce(&mut Settings),
+        rule: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static,
+    ) -> Result<Self, super::OpenError> {
         let (bucket, keep) = (Bucket::new(Ways::default()), TempDir::new().unwrap());
         let script = Script::new(bucket.serve().await, rule);
         let (acceptor, pem) = certificate();
@@ -123,6 +132,7 @@ impl Wire {
         let (_, other) = certificate();
         std::fs::write(&ca_file, if trusted { pem } else { other }).unwrap();
         settings.ca_file = Some(ca_file);
+        change(&mut settings);
         let store = open(settings).await?;
         script.armed.store(true, Ordering::SeqCst);
         Ok(Self {
@@ -242,9 +252,23 @@ async fn read(socket: &mut (impl AsyncRead + Unpin)) -> Option<Request> {
     Some(request)
 }
 
-/// A certificate for `localhost`, as a server and as an authority.
+/// Every name is this machine's.
+#[derive(Clone, Debug)]
+pub(crate) struct Loopback;
+
+impl ResolveDns for Loopback {
+    fn resolve_dns<'a>(&'a self, _: &'a str) -> DnsFuture<'a> {
+        DnsFuture::ready(Ok(vec![Ipv4Addr::LOCALHOST.into()]))
+    }
+}
+
+/// A certificate for `localhost` and a bucket there, as a server and as an authority.
 fn certificate() -> (TlsAcceptor, String) {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let names = [
+        "localhost".to_owned(),
+        format!("{}.localhost", super::bucket::NAME),
+    ];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let config = rustls::ServerConfig::builder_with_provider(provider)
