@@ -169,7 +169,7 @@ pub enum StoreError {
     /// The store cannot be asked now; the call may or may not have taken effect. Retryable.
     #[error("store unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The store refuses these credentials or this call. Not retryable.
+    /// The store refuses these credentials or this call. Retryable once somebody has given it others.
     #[error("store refused access")]
     Denied(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

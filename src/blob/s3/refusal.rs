@@ -200,9 +200,9 @@ impl From<Refusal> for StoreError {
             Class::Missing => Self::NotFound,
             Class::NoUpload => Self::UploadNotFound,
             Class::Full => Self::Full,
-            Class::Denied => Self::Denied(Box::new(refusal)),
-            // After one renewal in vain. Whoever gives credentials may yet give better ones.
-            Class::Stale | Class::Unavailable => Self::Unavailable(Box::new(refusal)),
+            // Stale: after one renewal in vain. Whoever gives credentials may yet give better ones.
+            Class::Denied | Class::Stale => Self::Denied(Box::new(refusal)),
+            Class::Unavailable => Self::Unavailable(Box::new(refusal)),
             Class::Wrong(what) => Self::Protocol(what),
         }
     }
@@ -245,7 +245,7 @@ mod tests {
             (507, "", |e| matches!(e, StoreError::Full)),
             (403, "QuotaExceeded", |e| matches!(e, StoreError::Full)),
             (403, "AccessDenied", |e| matches!(e, StoreError::Denied(_))),
-            (400, "ExpiredToken", |e| matches!(e, StoreError::Unavailable(_))),
+            (400, "ExpiredToken", |e| matches!(e, StoreError::Denied(_))),
             (503, "SlowDown", |e| matches!(e, StoreError::Unavailable(_))),
             (200, "InternalError", |e| matches!(e, StoreError::Unavailable(_))),
             (400, "BadDigest", |e| matches!(e, StoreError::Unavailable(_))),

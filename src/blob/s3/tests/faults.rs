@@ -39,6 +39,10 @@ fn assert_unavailable(result: Result<impl std::fmt::Debug, StoreError>) {
     assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
 }
 
+fn assert_denied(result: Result<impl std::fmt::Debug, StoreError>) {
+    assert!(matches!(result, Err(StoreError::Denied(_))), "{result:?}");
+}
+
 #[tokio::test]
 async fn a_busy_store_is_asked_again() {
     for (status, code) in [
@@ -286,15 +290,15 @@ async fn expired_credentials_are_looked_up_again() {
 }
 
 #[tokio::test]
-async fn credentials_that_stay_expired_make_the_store_unavailable() {
+async fn credentials_that_stay_expired_are_denied() {
     let wire = Wire::new(Ways::default(), expired).await;
-    assert_unavailable(wire.store.put(&key("x"), body(10)).await);
+    assert_denied(wire.store.put(&key("x"), body(10)).await);
     assert_eq!(
         wire.seen().len(),
         2,
         "once with the old, once with what was found"
     );
-    assert_unavailable(wire.store.put(&key("x"), body(10)).await);
+    assert_denied(wire.store.put(&key("x"), body(10)).await);
     assert_eq!(
         wire.seen().len(),
         3,
@@ -348,7 +352,7 @@ async fn what_access_rules_forbid_is_denied() {
         store.get(&key("x"), ByteRange::Full).await.map(drop),
         store.head(&key("x")).await.map(drop),
     ] {
-        assert!(matches!(refused, Err(StoreError::Denied(_))), "{refused:?}");
+        assert_denied(refused);
     }
 }
 
@@ -384,6 +388,27 @@ async fn over_tls_bodies_are_not_signed_and_carry_their_crc32c() {
     assert_eq!(read.bytes, body(LENGTH));
 }
 
+/// The certificate must be that of the host whose name the bucket is a part of.
+#[tokio::test]
+async fn a_bucket_as_a_host_is_asked_by_that_name_over_tls() {
+    let as_host = |settings: &mut Settings| settings.path_style = false;
+    let wire = Wire::over_tls_with(true, as_host, |_, _| Answer::Forward)
+        .await
+        .unwrap();
+    wire.store.put(&key("a/b"), body(10)).await.unwrap();
+    let put = wire.seen().pop().unwrap();
+    assert!(put.head.starts_with("PUT /a/b?"), "{}", put.head);
+    assert!(put.header("host").unwrap().starts_with("calls.localhost:"));
+    assert_eq!(put.header("x-amz-content-sha256"), Some("UNSIGNED-PAYLOAD"));
+    let elsewhere = |settings: &mut Settings| {
+        settings.path_style = false;
+        settings.bucket = "another".to_owned();
+    };
+    let refused = Wire::over_tls_with(true, elsewhere, |_, _| Answer::Forward).await;
+    let refused = refused.err().unwrap().to_string();
+    assert!(refused.contains("ca_file"), "{refused}");
+}
+
 #[tokio::test]
 async fn an_authority_that_nobody_named_is_not_trusted() {
     let refused = Wire::over_tls(false, |_, _| Answer::Forward)
@@ -409,6 +434,16 @@ async fn in_plain_bodies_are_signed_and_a_checksum_may_be_left_out() {
         .await
         .unwrap();
     wire.store.complete(&key("y"), &upload, &[part]).await.unwrap();
+    let part = wire
+        .seen()
+        .into_iter()
+        .rfind(|request| request.is("PUT"))
+        .unwrap();
+    assert_eq!(
+        part.header("x-amz-content-sha256").unwrap().len(),
+        64,
+        "a SHA-256"
+    );
 }
 
 #[tokio::test]
