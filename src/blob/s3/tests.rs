@@ -4,7 +4,7 @@
 
 pub(crate) mod bucket;
 mod faults;
-mod live;
+pub(crate) mod live;
 mod opening;
 mod versions;
 pub(crate) mod wire;
@@ -13,7 +13,10 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use tempfile::TempDir;
 
-use self::bucket::{Bucket, Ways};
+use self::{
+    bucket::{Bucket, Ways},
+    wire::{Answer, Wire},
+};
 use super::*;
 use crate::{
     blob::suite::{Capabilities, Subject},
@@ -113,6 +116,22 @@ mod promises_with_versions {
             ..Ways::default()
         };
         Rig::new(ways).await.subject()
+    }
+
+    crate::blob_store_suite!(make);
+}
+
+/// The same over TLS, the bucket being a part of the host's name.
+mod promises_as_a_host_over_tls {
+    use super::*;
+
+    async fn make() -> Subject {
+        let as_host = |settings: &mut Settings| settings.path_style = false;
+        let wire = Wire::over_tls_with(true, as_host, |_, _| Answer::Forward).await;
+        let Wire {
+            store, bucket, keep, ..
+        } = wire.unwrap();
+        Subject::new(store, CAPABILITIES, "", (bucket, keep))
     }
 
     crate::blob_store_suite!(make);

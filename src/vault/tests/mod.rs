@@ -1,5 +1,7 @@
 //! The vault as a whole, in short: what the reference model drives at length.
 
+mod live;
+
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
