@@ -107,6 +107,9 @@ struct Drive {
     answered: bool,
 }
 
+/// How long a storm lasts by the clock, microseconds.
+const MINUTE: i64 = 60_000_000;
+
 /// What a failed put may become after a rebuild.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Limbo {
@@ -350,7 +353,7 @@ impl Drive {
         self.agrees().await;
     }
 
-    /// Several calls in one storm, each compared; then everything agrees again.
+    /// Several calls in a storm of a minute, each compared; then everything agrees again.
     ///
     /// In memory only: a caller that goes away leaves nothing half done there, so that at once its call has happened or not.
     async fn weather(&mut self, storm: Storm, ops: &[Op], after: Option<After>) {
@@ -382,7 +385,7 @@ impl Drive {
             if let Op::Advance(_) = op {
                 continue;
             }
-            self.advance(1_000);
+            self.advance(MINUTE / ops.len() as i64);
             Box::pin(self.call(op, Weather::Storm)).await;
         }
         match after {
