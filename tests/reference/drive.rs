@@ -105,6 +105,10 @@ struct Drive {
     orphans: usize,
     /// Whether the last call was answered by the vault itself.
     answered: bool,
+    /// Whether what needs the log may wait for as long as the weather lasts.
+    log_is_down: bool,
+    /// Whether messages are under way that nobody waits for any more: they may appear at any moment, until the process ends.
+    adrift: bool,
 }
 
 /// How long a storm lasts by the clock, microseconds.
@@ -150,6 +154,8 @@ impl Drive {
             snapshot: None,
             orphans: 0,
             answered: true,
+            log_is_down: false,
+            adrift: false,
         };
         // Most histories begin with something to work with.
         for class in 0..2 {
@@ -362,6 +368,7 @@ impl Drive {
             return;
         }
         let faults = self.world.faults.clone();
+        self.log_is_down = matches!(storm, Storm::LogGone);
         match storm {
             Storm::Gone => faults.take_down(),
             Storm::Denied => faults.take_down_with(Failure::Denied),
@@ -387,7 +394,16 @@ impl Drive {
             }
             self.advance(MINUTE / ops.len() as i64);
             Box::pin(self.call(op, Weather::Storm)).await;
+            if self.adrift {
+                break;
+            }
         }
+        let after = match after {
+            Some(After::CrashAndLose) => after,
+            _ if std::mem::take(&mut self.adrift) => Some(After::Crash),
+            _ => after,
+        };
+        (self.log_is_down, self.adrift) = (false, false);
         match after {
             None => {
                 faults.clear();
@@ -765,11 +781,15 @@ impl Drive {
         let mut next = self.model.clone();
         let tenant = uploads[0].spec.tenant.clone();
         let specs = uploads.iter().map(message_of).collect();
-        let got = patient(weather, self.vault().put_messages(&tenant, specs)).await;
+        // They go on without their caller: so it goes only where it would wait for ever.
+        let waits = weather == Weather::Storm && !self.log_is_down;
+        let how = if waits { Weather::Faulty } else { weather };
+        let got = patient(how, self.vault().put_messages(&tenant, specs)).await;
         if weather == Weather::Faulty {
             self.world.faults.clear();
         }
         self.answered = got.is_some();
+        self.adrift |= weather == Weather::Storm && got.is_none();
         let got: Vec<_> = match got {
             Some(got) => got.unwrap().into_iter().map(Some).collect(),
             None => uploads.iter().map(|_| None).collect(),
@@ -788,7 +808,8 @@ impl Drive {
                 (got, Ok(outcome)) => {
                     let excused = match got {
                         Some(Err(told)) => of_the_store(told) && weather != Weather::Fair,
-                        _ => weather == Weather::Cut,
+                        None => matches!(weather, Weather::Cut | Weather::Storm),
+                        _ => false,
                     };
                     assert!(excused, "{outcome:?} {upload:?}");
                     self.answered = false;
