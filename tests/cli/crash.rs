@@ -105,7 +105,7 @@ impl Campaign {
     async fn run(self) {
         let this = Arc::new(self);
         let begun = Instant::now();
-        let (mut retried, mut checked) = (0, 0);
+        let (mut retried, mut checked, mut slowest_start) = (0, 0, Duration::ZERO);
         let mut server = Server::start(&this.place.data());
         for round in 0..this.kills {
             this.load_until_killed(round, server).await;
@@ -113,7 +113,9 @@ impl Campaign {
                 // A start may be killed as well.
                 Server::spawn(&this.place.data()).kill_after(this.moment(round, 60));
             }
+            let starting = Instant::now();
             server = Server::start(&this.place.data());
+            slowest_start = slowest_start.max(starting.elapsed());
             retried += this.make_good().await;
             checked += this.check_sample(round).await;
         }
@@ -134,12 +136,13 @@ impl Campaign {
         this.scrub();
         println!(
             "{} kills, seed {}: {} records acknowledged and equal, {retried} unheard requests made good once, {} reads under load, \
-             {checked} checks between kills, {listed} listed, {} s",
+             {checked} checks between kills, {listed} listed, {} s, slowest start {} ms",
             this.kills,
             this.seed,
             kept.len(),
             this.reads.load(Ordering::Relaxed),
-            begun.elapsed().as_secs()
+            begun.elapsed().as_secs(),
+            slowest_start.as_millis()
         );
     }
 
