@@ -50,7 +50,7 @@ pub struct Error {
     /// When a caller that was turned away for load may come back, where that is known.
     pub retry_after: Option<Duration>,
     /// More for programs, by name: numbers and states, never personal data.
-    pub details: Vec<(&'static str, String)>,
+    pub details: Box<[(&'static str, String)]>,
     /// For operators; never shown to callers.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -64,7 +64,7 @@ impl Error {
             message: message.into(),
             field: None,
             retry_after: None,
-            details: Vec::new(),
+            details: Box::default(),
             source: None,
         }
     }
@@ -102,7 +102,9 @@ impl Error {
     /// The same with one more thing for programs.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
-        self.details.push((name, value.to_string()));
+        let mut details = self.details.into_vec();
+        details.push((name, value.to_string()));
+        self.details = details.into();
         self
     }
 

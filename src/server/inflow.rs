@@ -34,6 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PREFIX_BYTES: usize = 5;
 
 type Room = Held<Arc<str>>;
+type Taking = Pin<Box<dyn Future<Output = Result<Room, Error>> + Send>>;
 
 /// Room for requests that are arriving; of one principal at most half.
 #[derive(Clone, Debug)]
@@ -92,7 +93,7 @@ struct Watched {
     shape: Shape,
     framing: Framing,
     room: CallRoom,
-    waiting: Option<Pin<Box<dyn Future<Output = Result<Room, Error>> + Send>>>,
+    waiting: Option<Taking>,
 }
 
 impl Watched {

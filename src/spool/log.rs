@@ -335,7 +335,7 @@ impl SealedLog {
             let Some((length, records)) = text.split_first_chunk::<8>() else {
                 continue;
             };
-            let Ok(records) = (&*records).try_into().map(u64::from_be_bytes) else {
+            let Ok(records) = records.try_into().map(u64::from_be_bytes) else {
                 continue;
             };
             let found = (u64::from_be_bytes(*length), records);

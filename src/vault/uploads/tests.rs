@@ -271,7 +271,7 @@ async fn a_write_must_begin_where_the_server_is_and_what_it_has_is_passed_over()
         ("received_offset", "60000".to_owned()),
         ("durable_offset", "60000".to_owned()),
     ];
-    assert_eq!(error.details, offsets);
+    assert_eq!(error.details.to_vec(), offsets);
     bench.send(id, 0, &content[..10_000]).await;
     bench.send(id, 30_000, &content[30_000..]).await;
     bench.commit(id, content.len()).await.unwrap();

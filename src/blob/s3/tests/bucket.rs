@@ -627,6 +627,6 @@ fn crc32c(body: &[u8]) -> String {
 }
 
 #[allow(clippy::disallowed_methods)] // the bucket is another machine: it has a clock of its own
-fn now() -> SystemTime {
+pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }

@@ -226,7 +226,7 @@ async fn what_a_probe_left_behind_is_removed_later() {
     bucket.plant(
         "probe/4567/object",
         b"perhaps another's, now",
-        std::time::SystemTime::now(),
+        super::bucket::now(),
     );
     bucket.plant("blobs/x", b"not a probe's", std::time::UNIX_EPOCH);
     open(settings(&format!("http://{}", bucket.serve().await), &keep))
