@@ -4,7 +4,7 @@
 //! repeated because its answer was lost writes the same bytes under the same name. Parts are extents; a part's CRC-32C is ours,
 //! and bodies are not signed over TLS: hashing every byte would cost more than all the rest of an upload.
 //!
-//! What a store lacks is found out once, at the opening ([`probe`]).
+//! What a store lacks is found out once, at the opening (`probe`).
 
 mod part;
 mod probe;
