@@ -59,6 +59,9 @@ pub struct Config {
     /// The index.
     #[serde(default)]
     pub index: Index,
+    /// The life of keys.
+    #[serde(default)]
+    pub keys: Keys,
 }
 
 /// One deployment serves one region.
@@ -246,6 +249,22 @@ pub enum LogFormat {
     Text,
 }
 
+/// The life of keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// Age at which a tenant's key is rotated by itself; 0 for never.
+    pub rotate_after_days: u32,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            rotate_after_days: 90,
+        }
+    }
+}
+
 /// The embedded index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -358,6 +377,7 @@ impl Config {
                 ..Log::default()
             },
             index: Index::default(),
+            keys: Keys::default(),
         };
         config.checked_apart_from_tls()?;
         Ok(config)

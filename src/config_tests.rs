@@ -32,6 +32,7 @@ fn the_example_holds_the_defaults() {
     assert_eq!(example.limits, smallest.limits);
     assert_eq!(example.log, smallest.log);
     assert_eq!(example.index, smallest.index);
+    assert_eq!(example.keys, smallest.keys);
     assert_eq!(example.listen, smallest.listen);
     assert_eq!(example.ops_listen, smallest.ops_listen);
 }

@@ -13,6 +13,8 @@ use crate::{server::Health, vault::Vault};
 const FIRST_ORPHANS: Duration = Duration::from_secs(600);
 const ORPHANS: Duration = Duration::from_secs(24 * 3_600);
 const REQUESTS: Duration = Duration::from_secs(3_600);
+const KEYS: Duration = Duration::from_secs(3_600);
+const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 const UPLOADS: Duration = Duration::from_secs(60);
 const HEALTH: Duration = Duration::from_secs(1);
 
@@ -22,15 +24,17 @@ pub(super) struct Background(Vec<AbortHandle>);
 
 impl Background {
     /// Runs them all.
-    pub(super) fn run(vault: &Arc<Vault>, health: Health) -> Self {
+    pub(super) fn run(vault: &Arc<Vault>, health: Health, rotate_after_days: u32) -> Self {
         let orphans = tokio::spawn(collect_orphans(Arc::clone(vault)));
         let requests = tokio::spawn(forget_requests(Arc::clone(vault)));
         let uploads = tokio::spawn(expire_uploads(Arc::clone(vault)));
+        let keys = tokio::spawn(rotate_keys(Arc::clone(vault), rotate_after_days));
         let health = tokio::spawn(watch_health(Arc::clone(vault), health));
         Self(vec![
             orphans.abort_handle(),
             requests.abort_handle(),
             uploads.abort_handle(),
+            keys.abort_handle(),
             health.abort_handle(),
         ])
     }
@@ -77,6 +81,21 @@ async fn expire_uploads(vault: Arc<Vault>) {
     loop {
         ticks.tick().await;
         vault.expire_uploads().await;
+    }
+}
+
+/// Rotates keys that have reached their age.
+async fn rotate_keys(vault: Arc<Vault>, after_days: u32) {
+    if after_days == 0 {
+        return;
+    }
+    let mut hourly = every(KEYS, KEYS);
+    loop {
+        hourly.tick().await;
+        match vault.rotate_due_keys(i64::from(after_days) * DAY_MICROS).await {
+            Ok(begun) => tracing::debug!(begun, "keys that have reached their age are rotated"),
+            Err(error) => tracing::warn!(%error, "old keys were not looked for; tried again in an hour"),
+        }
     }
 }
 

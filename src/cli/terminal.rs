@@ -38,6 +38,18 @@ pub(super) fn bar(total: Option<u64>) -> ProgressBar {
     }
 }
 
+/// A bar of pages; likewise.
+pub(super) fn pages() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    match ProgressStyle::with_template("{bar:40} {pos}/{len} pages") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
 /// Rows of equal length, aligned by columns; the last column is as long as it likes.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let mut widths = Vec::new();

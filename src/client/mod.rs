@@ -44,6 +44,7 @@ mod connect;
 mod content;
 mod download;
 mod error;
+mod keys;
 mod messages;
 mod records;
 mod resumable;
@@ -59,7 +60,8 @@ use tonic::{
 };
 
 use crate::proto::v1::{
-    record_service_client::RecordServiceClient, tenant_service_client::TenantServiceClient,
+    key_service_client::KeyServiceClient, record_service_client::RecordServiceClient,
+    tenant_service_client::TenantServiceClient,
 };
 
 pub use config::{ClientConfig, ClientFile, ConfigError, Identity};
@@ -143,6 +145,11 @@ impl Client {
 
     fn tenant_service(&self) -> TenantServiceClient<Declaring> {
         TenantServiceClient::with_interceptor(self.channel.clone(), self.declare())
+            .max_decoding_message_size(ANSWER_BYTES)
+    }
+
+    fn key_service(&self) -> KeyServiceClient<Declaring> {
+        KeyServiceClient::with_interceptor(self.channel.clone(), self.declare())
             .max_decoding_message_size(ANSWER_BYTES)
     }
 

@@ -99,6 +99,11 @@ uuid_id!(
     "vault_id"
 );
 uuid_id!(
+    /// Long work that was asked for.
+    OperationId,
+    "operation_id"
+);
+uuid_id!(
     /// One index of a vault; a vault serves from one at a time.
     IndexId,
     "index_id"

@@ -99,6 +99,22 @@ pub enum Action {
     CreateRetentionClass,
     /// Shows a tenant's retention classes.
     ListRetentionClasses,
+    /// Shows what is known of a tenant's keys.
+    ListKeyVersions,
+    /// Gives a tenant a new key.
+    RotateTenantKey,
+    /// Destroys a key that nothing needs.
+    DestroyKeyVersion,
+    /// Gives the region a new root epoch.
+    RotateRootEpoch,
+    /// Shows what is known of the root.
+    ListRootEpochs,
+    /// Shows public keys.
+    ListSigningKeys,
+    /// Shows work on keys.
+    GetKeyOperation,
+    /// Shows all work on keys.
+    ListKeyOperations,
 }
 
 impl Action {
@@ -119,6 +135,14 @@ impl Action {
         Self::UpdateTenant,
         Self::CreateRetentionClass,
         Self::ListRetentionClasses,
+        Self::ListKeyVersions,
+        Self::RotateTenantKey,
+        Self::DestroyKeyVersion,
+        Self::RotateRootEpoch,
+        Self::ListRootEpochs,
+        Self::ListSigningKeys,
+        Self::GetKeyOperation,
+        Self::ListKeyOperations,
     ];
 }
 
@@ -144,7 +168,17 @@ pub fn allows(role: Role, action: Action) -> bool {
                 | A::CreateRetentionClass
                 | A::ListRetentionClasses
         ),
-        Role::KeyAdmin => matches!(action, A::GetTenant | A::ListTenants),
+        Role::KeyAdmin => {
+            looks_at_keys(action)
+                || matches!(
+                    action,
+                    A::GetTenant
+                        | A::ListTenants
+                        | A::RotateTenantKey
+                        | A::DestroyKeyVersion
+                        | A::RotateRootEpoch
+                )
+        }
         Role::Compliance | Role::Dpo => matches!(
             action,
             A::GetRecord
@@ -154,9 +188,24 @@ pub fn allows(role: Role, action: Action) -> bool {
                 | A::ListTenants
                 | A::ListRetentionClasses
         ),
-        Role::Auditor => matches!(action, A::GetTenant | A::ListTenants | A::ListRetentionClasses),
+        Role::Auditor => {
+            looks_at_keys(action) || matches!(action, A::GetTenant | A::ListTenants | A::ListRetentionClasses)
+        }
         Role::Support => false,
     }
+}
+
+/// Whether `action` shows what is known of keys, and changes nothing.
+fn looks_at_keys(action: Action) -> bool {
+    use Action as A;
+    matches!(
+        action,
+        A::ListKeyVersions
+            | A::ListRootEpochs
+            | A::ListSigningKeys
+            | A::GetKeyOperation
+            | A::ListKeyOperations
+    )
 }
 
 /// Whether `action` opens content, or finds what to open.

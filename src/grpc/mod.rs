@@ -7,7 +7,10 @@ use tonic::{Request, Status, service::Routes};
 use crate::{
     access::purpose::{self, PURPOSE_KEY},
     domain::{limits, principal::Principal, purpose::Purpose},
-    proto::v1::{record_service_server::RecordServiceServer, tenant_service_server::TenantServiceServer},
+    proto::v1::{
+        key_service_server::KeyServiceServer, record_service_server::RecordServiceServer,
+        tenant_service_server::TenantServiceServer,
+    },
     vault::{Error, Kind, Vault},
 };
 
@@ -17,6 +20,7 @@ mod download;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod gate;
+mod key_service;
 mod message;
 mod page;
 mod record_service;
@@ -63,7 +67,9 @@ pub fn routes(vault: &Arc<Vault>, limits: StreamLimits) -> Routes {
     let records = record_service::RecordApi::new(Arc::clone(vault), limits);
     let records = RecordServiceServer::new(records).max_decoding_message_size(DECODE_BYTES);
     let tenants = tenant_service::TenantApi::new(Arc::clone(vault));
+    let keys = key_service::KeyApi::new(Arc::clone(vault));
     Routes::new(whole::Whole(records))
+        .add_service(KeyServiceServer::new(keys).max_decoding_message_size(REQUEST_BYTES))
         .add_service(TenantServiceServer::new(tenants).max_decoding_message_size(DECODE_BYTES))
 }
 

@@ -2,7 +2,7 @@
 
 use crate::domain::{
     clock::Timestamp,
-    ids::{PageId, RecordId, RetentionClassId, TenantId},
+    ids::{OperationId, PageId, RecordId, RetentionClassId, TenantId},
 };
 
 /// Which log of a node.
@@ -48,6 +48,8 @@ pub enum Key {
     Meta(&'static str),
     /// A root epoch.
     Epoch(u64),
+    /// Long work on keys.
+    KeyOperation(OperationId),
     /// A region page.
     RegionPage(PageId),
     /// How far a log has been applied.
@@ -89,6 +91,8 @@ pub enum Key {
 pub enum Range {
     /// All root epochs.
     Epochs,
+    /// All long work on keys, oldest first.
+    KeyOperations,
     /// All region pages.
     RegionPages,
     /// All logs ([`Key::Log`]).

@@ -172,6 +172,7 @@ fn contains(range: &Range, key: &Key) -> bool {
     match (range, key) {
         (Range::Epochs, Key::Epoch(_))
         | (Range::RegionPages, Key::RegionPage(_))
+        | (Range::KeyOperations, Key::KeyOperation(_))
         | (Range::Logs, Key::Log(_))
         | (Range::Tenants, Key::Tenant(_))
         | (Range::OpenPages, Key::OpenPage(..))

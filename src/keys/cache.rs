@@ -64,6 +64,11 @@ impl Cache {
         (cached == generation).then_some(state)
     }
 
+    /// Whatever a gone epoch opened is gone as well.
+    pub(super) fn forget_region_pages(&self) {
+        self.region_pages.clear();
+    }
+
     pub(super) fn put_region_page(&self, page: &PageId, generation: u64, state: Arc<PageState>) {
         self.region_pages.put(*page, (generation, state));
     }
@@ -96,6 +101,13 @@ impl<K: Eq + Hash + Clone, V: Clone> Bounded<K, V> {
             }
             None => None,
         }
+    }
+
+    fn clear(&self) {
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     fn put(&self, key: K, value: V) {

@@ -6,14 +6,21 @@
 
 pub mod cache;
 pub mod file;
+pub mod gates;
 pub mod provider;
 pub mod region;
 pub mod store;
 pub mod tenant;
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use tokio::sync::Mutex;
+use arc_swap::ArcSwap;
 
 use crate::{
     crypto::{
@@ -28,15 +35,18 @@ use crate::{
 };
 
 use cache::{Cache, Leases};
+use gates::{Gate, Gates};
 use provider::ProviderError;
-use region::RegionKeys;
+use region::{EpochKeys, RegionKeys};
 use store::{KeyStore, KeyStoreError, Reserved, StoredPage, StoredTenantKey};
-use tenant::{NewTenant, TenantKeys};
+use tenant::{NewTenant, NextVersion, TenantKeys};
 
 /// Slots taken from a page in one durable step, at least.
 const LEASE_SLOTS: u16 = 64;
 /// Slots taken in one durable step when many are asked for; a crash loses at most this many.
 const LONGEST_LEASE: u16 = 1_024;
+/// How often a page is looked up whose key was rotated between the looks.
+const LOOKS: u32 = 8;
 /// Retention class of the page that settings take their slots from.
 pub const SETTINGS_CLASS: &str = "";
 
@@ -130,12 +140,16 @@ impl FreshSlots {
 pub struct Keys {
     realm: Realm,
     region: Arc<RegionKeys>,
+    /// The current one; while another takes over, both.
+    epochs: ArcSwap<Vec<Arc<EpochKeys>>>,
+    /// Number of the one that seals new pages.
+    current_epoch: AtomicU64,
     store: Arc<dyn KeyStore>,
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     cache: Cache,
     leases: Leases,
-    region_lease: Mutex<()>,
+    gates: Gates,
 }
 
 impl Keys {
@@ -143,6 +157,7 @@ impl Keys {
     pub fn new(
         realm: Realm,
         region: Arc<RegionKeys>,
+        epoch: EpochKeys,
         store: Arc<dyn KeyStore>,
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
@@ -151,18 +166,156 @@ impl Keys {
         Self {
             realm,
             region,
+            current_epoch: AtomicU64::new(epoch.epoch()),
+            epochs: ArcSwap::from_pointee(vec![Arc::new(epoch)]),
             store,
             clock,
             rng,
             cache,
             leases: Leases::default(),
-            region_lease: Mutex::default(),
+            gates: Gates::default(),
         }
     }
 
     /// The region's own keys.
     pub fn region(&self) -> &RegionKeys {
         &self.region
+    }
+
+    /// The right to change a tenant's pages and versions.
+    pub async fn tenant_gate(&self, tenant: &TenantId) -> Gate {
+        self.gates.tenant(tenant).await
+    }
+
+    /// The right to change the region's pages and epochs.
+    pub async fn region_gate(&self) -> Gate {
+        self.gates.region().await
+    }
+
+    /// The epoch that seals new pages.
+    pub fn current_epoch(&self) -> u64 {
+        self.current_epoch.load(Ordering::Acquire)
+    }
+
+    /// Opens an epoch beside the one that is open.
+    pub fn admit_epoch(&self, epoch: &Arc<EpochKeys>) {
+        self.epochs.rcu(|open| {
+            let others = open.iter().filter(|have| have.epoch() != epoch.epoch());
+            others.chain([epoch]).map(Arc::clone).collect::<Vec<_>>()
+        });
+    }
+
+    /// Makes an epoch that was admitted the current one, and forgets all others and whatever they opened.
+    pub fn use_epoch(&self, epoch: u64) {
+        self.current_epoch.store(epoch, Ordering::Release);
+        self.epochs.rcu(|open| {
+            let this = open.iter().filter(|keys| keys.epoch() == epoch);
+            this.map(Arc::clone).collect::<Vec<_>>()
+        });
+        self.cache.forget_region_pages();
+    }
+
+    /// Forgets what was opened of region pages: one of them lost a slot.
+    pub fn forget_region_pages(&self) {
+        self.cache.forget_region_pages();
+    }
+
+    /// The region's keyring, sealed under an epoch that is about to be the current one.
+    ///
+    /// # Errors
+    /// [`KeyError::Rng`] without randomness.
+    pub fn seal_region_keyring(
+        &self,
+        epoch: u64,
+        key: &crate::crypto::secret::EpochKey,
+    ) -> Result<Vec<u8>, KeyError> {
+        self.region.seal(&self.realm, epoch, key, &*self.rng)
+    }
+
+    /// The next version of a tenant's key, without storing it. Takes one slot of a region page.
+    ///
+    /// # Errors
+    /// As [`Self::new_tenant`].
+    pub async fn next_version(&self, tenant: &TenantId) -> Result<NextVersion, KeyError> {
+        let slot = self.fresh_region_slot().await?;
+        let current = self.tenant(tenant).await?;
+        NextVersion::generate(&self.realm, tenant, &current, &slot, &*self.rng)
+    }
+
+    /// A tenant's page, opened and sealed again as its next generation under `next`.
+    ///
+    /// # Errors
+    /// [`KeyError::Corrupt`] if what is stored does not authenticate.
+    pub async fn reseal_page(
+        &self,
+        tenant: &TenantId,
+        page: &PageId,
+        stored: &StoredPage,
+        next: &TenantKeys,
+    ) -> Result<StoredPage, KeyError> {
+        let current = self.tenant(tenant).await?;
+        let state = current.open_page(&self.realm, tenant, page, stored)?;
+        next.seal_page(&self.realm, tenant, page, stored, &state, &*self.rng)
+    }
+
+    /// A region's page, opened and sealed again as its next generation under `next`.
+    ///
+    /// # Errors
+    /// [`KeyError::Corrupt`] if what is stored does not authenticate; [`KeyError::Unknown`] if its epoch is not open.
+    pub fn reseal_region_page(
+        &self,
+        page: &PageId,
+        stored: &StoredPage,
+        next: &EpochKeys,
+    ) -> Result<StoredPage, KeyError> {
+        let state = self
+            .epoch(stored.key_version)?
+            .open_page(&self.realm, page, stored)?;
+        next.seal_page(&self.realm, page, stored, &state, &*self.rng)
+    }
+
+    /// A region's page without the key of one slot, as its next generation.
+    ///
+    /// # Errors
+    /// As [`Self::reseal_region_page`].
+    pub fn puncture_region_page(
+        &self,
+        page: &PageId,
+        stored: &StoredPage,
+        slot: u16,
+    ) -> Result<StoredPage, KeyError> {
+        let epoch = self.epoch(stored.key_version)?;
+        let mut state = epoch.open_page(&self.realm, page, stored)?;
+        state.puncture(slot).map_err(KeyError::opening("region page"))?;
+        epoch.seal_page(&self.realm, page, stored, &state, &*self.rng)
+    }
+
+    /// Whether a wrapped version of a tenant's key still opens.
+    ///
+    /// # Errors
+    /// [`KeyError::Punctured`] if it was destroyed.
+    pub async fn open_version(&self, tenant: &TenantId, wrapped: &StoredTenantKey) -> Result<(), KeyError> {
+        self.open_tenant_key(tenant, wrapped).await.map(|_| ())
+    }
+
+    /// Whether a stored state of a tenant's page is one, under the tenant's current key.
+    ///
+    /// # Errors
+    /// [`KeyError::Corrupt`] if it does not authenticate.
+    pub async fn check_page(
+        &self,
+        tenant: &TenantId,
+        page: &PageId,
+        stored: &StoredPage,
+    ) -> Result<(), KeyError> {
+        let keys = self.tenant(tenant).await?;
+        keys.open_page(&self.realm, tenant, page, stored).map(|_| ())
+    }
+
+    fn epoch(&self, epoch: u64) -> Result<Arc<EpochKeys>, KeyError> {
+        let open = self.epochs.load();
+        let found = open.iter().find(|keys| keys.epoch() == epoch);
+        found.map(Arc::clone).ok_or(KeyError::Unknown("root epoch"))
     }
 
     /// Makes everything that a new tenant needs, sealed, without storing it. Takes one slot of a region page.
@@ -263,37 +416,30 @@ impl Keys {
     }
 
     async fn page(&self, tenant: &TenantId, page: &PageId) -> Result<Arc<PageState>, KeyError> {
-        let stored = self
-            .store
-            .page(tenant, page)
-            .await?
-            .ok_or(KeyError::Unknown("page"))?;
-        if let Some(state) = self.cache.page(tenant, page, stored.generation) {
+        for _ in 0..LOOKS {
+            let stored = self
+                .store
+                .page(tenant, page)
+                .await?
+                .ok_or(KeyError::Unknown("page"))?;
+            if let Some(state) = self.cache.page(tenant, page, stored.generation) {
+                return Ok(state);
+            }
+            let keys = self.tenant(tenant).await?;
+            if keys.version() != stored.key_version {
+                // The key was rotated between the two looks.
+                continue;
+            }
+            let state = Arc::new(keys.open_page(&self.realm, tenant, page, &stored)?);
+            self.cache
+                .put_page(tenant, page, stored.generation, Arc::clone(&state));
             return Ok(state);
         }
-        let keys = self.tenant_at(tenant, stored.key_version).await?;
-        let state = Arc::new(keys.open_page(&self.realm, tenant, page, &stored)?);
-        self.cache
-            .put_page(tenant, page, stored.generation, Arc::clone(&state));
-        Ok(state)
-    }
-
-    /// A version of a tenant's key, current or not yet destroyed.
-    async fn tenant_at(&self, tenant: &TenantId, version: u64) -> Result<Arc<TenantKeys>, KeyError> {
-        let current = self.tenant(tenant).await?;
-        if current.version() == version {
-            return Ok(current);
-        }
-        let wrapped = self
-            .store
-            .tenant_key(tenant, version)
-            .await?
-            .ok_or(KeyError::Unknown("tenant key"))?;
-        let key = self.open_tenant_key(tenant, &wrapped).await?;
-        Ok(Arc::new(current.at_version(version, &key)?))
+        Err(KeyError::Unknown("tenant key"))
     }
 
     async fn begin_page(&self, tenant: &TenantId, class: &str, month: u32) -> Result<(), KeyError> {
+        let _gate = self.gates.tenant(tenant).await;
         let keys = self.tenant(tenant).await?;
         let page = PageId::mint(self.clock.now(), &*self.rng)?;
         let stored = keys.new_page(&self.realm, tenant, &page, class, month, &*self.rng)?;
@@ -313,7 +459,7 @@ impl Keys {
     }
 
     async fn fresh_region_slot(&self) -> Result<FreshSlot, KeyError> {
-        let _one_at_a_time = self.region_lease.lock().await;
+        let _one_at_a_time = self.gates.region().await;
         loop {
             if let Some((page, slot)) = self.store.reserve_region().await? {
                 let state = self.region_page(&page).await?;
@@ -321,25 +467,52 @@ impl Keys {
                 return Ok(FreshSlot { page, slot, key });
             }
             let page = PageId::mint(self.clock.now(), &*self.rng)?;
-            let stored = self.region.new_page(&self.realm, &page, &*self.rng)?;
+            let stored = self
+                .epoch(self.current_epoch())?
+                .new_page(&self.realm, &page, &*self.rng)?;
             self.store.publish_region(&page, stored).await?;
         }
     }
 
     async fn region_page(&self, page: &PageId) -> Result<Arc<PageState>, KeyError> {
-        let stored = self
-            .store
-            .region_page(page)
-            .await?
-            .ok_or(KeyError::Unknown("region page"))?;
-        if let Some(state) = self.cache.region_page(page, stored.generation) {
+        for _ in 0..LOOKS {
+            let stored = self
+                .store
+                .region_page(page)
+                .await?
+                .ok_or(KeyError::Unknown("region page"))?;
+            if let Some(state) = self.cache.region_page(page, stored.generation) {
+                return Ok(state);
+            }
+            let Ok(epoch) = self.epoch(stored.key_version) else {
+                // Another one took over between the two looks.
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let state = Arc::new(epoch.open_page(&self.realm, page, &stored)?);
+            self.cache
+                .put_region_page(page, stored.generation, Arc::clone(&state));
             return Ok(state);
         }
-        let state = Arc::new(self.region.open_page(&self.realm, page, &stored)?);
-        self.cache
-            .put_region_page(page, stored.generation, Arc::clone(&state));
-        Ok(state)
+        Err(KeyError::Unknown("root epoch"))
     }
+}
+
+/// The generation after `before`, with this state.
+fn resealed(
+    seal: impl FnOnce(&[u8]) -> Result<Vec<u8>, CryptoError>,
+    key_version: u64,
+    before: &StoredPage,
+    state: &PageState,
+) -> Result<StoredPage, KeyError> {
+    let sealed_state = seal(state.to_bytes().expose()).map_err(KeyError::opening("page"))?;
+    Ok(StoredPage {
+        generation: before.generation + 1,
+        key_version,
+        sealed_state,
+        retention_class: before.retention_class.clone(),
+        month: before.month,
+    })
 }
 
 /// A sealed page of `what` for whoever publishes it.

@@ -1,4 +1,4 @@
-//! The region's own keys: the epoch, what signs, what authenticates rows.
+//! The region's own keys: what signs, what authenticates rows; and epochs, each of which seals the region's pages.
 
 use prost::Message;
 
@@ -16,16 +16,35 @@ use crate::{
     proto::storage,
 };
 
-use super::{KeyError, Realm, fresh_page, store::StoredPage};
+use super::{KeyError, Realm, fresh_page, resealed, store::StoredPage};
 
-/// An opened epoch and the keyring sealed under it.
+/// Keys that outlive epochs. They travel sealed under the newest one.
 #[derive(Debug)]
 pub struct RegionKeys {
-    epoch: u64,
-    page_key: Secret<32>,
     signing: SigningKey,
+    signing_keys: Vec<SigningKeyInfo>,
     row_mac: RowMacKey,
     manifest_sha256: [u8; 32],
+    /// The whole keyring, to be sealed under the next epoch.
+    keyring: SecretBytes,
+}
+
+/// A key that signs checkpoints, as everybody may know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SigningKeyInfo {
+    /// Its name in signatures.
+    pub kid: String,
+    /// Ed25519.
+    pub public_key: [u8; 32],
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// An opened root epoch.
+#[derive(Debug)]
+pub struct EpochKeys {
+    epoch: u64,
+    page_key: Secret<32>,
 }
 
 impl RegionKeys {
@@ -44,31 +63,18 @@ impl RegionKeys {
         let seed = Secret::<32>::generate(rng).map_err(KeyError::opening("signing key"))?;
         let row_mac = RowMacKey::generate(rng).map_err(KeyError::opening("row key"))?;
         let signing = SigningKey::from_seed(&seed).map_err(KeyError::opening("signing key"))?;
-        let keyring = SecretBytes::from_vec(
-            storage::RegionKeyring {
-                signing_keys: vec![storage::SigningKey {
-                    kid: signing.kid(),
-                    seed: seed.expose().to_vec().into(),
-                    created_micros: now.micros(),
-                }],
-                row_mac_key: row_mac.expose().to_vec().into(),
-                manifest_sha256: manifest_sha256.to_vec().into(),
-            }
-            .encode_to_vec(),
-        );
-        let aad = context::region_keyring(&realm.vault, &realm.region, epoch);
-        let sealed = aead::wrap(&kdf::region_keyring_key(key), keyring.expose(), &aad, rng)
-            .map_err(KeyError::opening("region keyring"))?;
-        Ok((
-            Self {
-                epoch,
-                page_key: kdf::region_page_key(key),
-                signing,
-                row_mac,
-                manifest_sha256: *manifest_sha256,
-            },
-            sealed,
-        ))
+        let keyring = storage::RegionKeyring {
+            signing_keys: vec![storage::SigningKey {
+                kid: signing.kid(),
+                seed: seed.expose().to_vec().into(),
+                created_micros: now.micros(),
+            }],
+            row_mac_key: row_mac.expose().to_vec().into(),
+            manifest_sha256: manifest_sha256.to_vec().into(),
+        };
+        let keys = Self::from_keyring(SecretBytes::from_vec(keyring.encode_to_vec()))?;
+        let sealed = keys.seal(realm, epoch, key, rng)?;
+        Ok((keys, sealed))
     }
 
     /// Opens the keyring sealed under an epoch.
@@ -76,32 +82,60 @@ impl RegionKeys {
     /// # Errors
     /// [`KeyError::Corrupt`] if it does not authenticate under this epoch of this vault and region.
     pub fn open(realm: &Realm, epoch: u64, key: &EpochKey, sealed: &[u8]) -> Result<Self, KeyError> {
-        let corrupt = || KeyError::Corrupt("region keyring");
         let aad = context::region_keyring(&realm.vault, &realm.region, epoch);
         let opened = aead::unwrap_to(&kdf::region_keyring_key(key), sealed, &aad)
             .map_err(KeyError::opening("region keyring"))?;
-        let keyring = storage::RegionKeyring::decode(opened.expose()).map_err(|_| corrupt())?;
-        let newest = keyring.signing_keys.last().ok_or_else(corrupt)?;
-        let seed = Secret::<32>::from_slice(&newest.seed).map_err(|_| corrupt())?;
-        let signing = SigningKey::from_seed(&seed).map_err(|_| corrupt())?;
-        let row_mac = RowMacKey::from_slice(&keyring.row_mac_key).map_err(|_| corrupt())?;
-        Ok(Self {
-            epoch,
-            page_key: kdf::region_page_key(key),
-            signing,
-            row_mac,
-            manifest_sha256: keyring.manifest_sha256[..].try_into().map_err(|_| corrupt())?,
-        })
+        Self::from_keyring(opened)
     }
 
-    /// The epoch that is open.
-    pub fn epoch(&self) -> u64 {
-        self.epoch
+    /// The same keyring, sealed under another epoch.
+    ///
+    /// # Errors
+    /// [`KeyError::Rng`] without randomness.
+    pub fn seal(
+        &self,
+        realm: &Realm,
+        epoch: u64,
+        key: &EpochKey,
+        rng: &dyn Rng,
+    ) -> Result<Vec<u8>, KeyError> {
+        let aad = context::region_keyring(&realm.vault, &realm.region, epoch);
+        aead::wrap(&kdf::region_keyring_key(key), self.keyring.expose(), &aad, rng)
+            .map_err(KeyError::opening("region keyring"))
+    }
+
+    fn from_keyring(encoded: SecretBytes) -> Result<Self, KeyError> {
+        let corrupt = || KeyError::Corrupt("region keyring");
+        let keyring = storage::RegionKeyring::decode(encoded.expose()).map_err(|_| corrupt())?;
+        let open = |key: &storage::SigningKey| {
+            let seed = Secret::<32>::from_slice(&key.seed).map_err(|_| corrupt())?;
+            SigningKey::from_seed(&seed).map_err(|_| corrupt())
+        };
+        let mut signing_keys = Vec::with_capacity(keyring.signing_keys.len());
+        for key in &keyring.signing_keys {
+            signing_keys.push(SigningKeyInfo {
+                kid: key.kid.clone(),
+                public_key: open(key)?.public_key(),
+                created: Timestamp(key.created_micros),
+            });
+        }
+        Ok(Self {
+            signing: open(keyring.signing_keys.last().ok_or_else(corrupt)?)?,
+            signing_keys,
+            row_mac: RowMacKey::from_slice(&keyring.row_mac_key).map_err(|_| corrupt())?,
+            manifest_sha256: keyring.manifest_sha256[..].try_into().map_err(|_| corrupt())?,
+            keyring: encoded,
+        })
     }
 
     /// What signs checkpoints.
     pub fn signing(&self) -> &SigningKey {
         &self.signing
+    }
+
+    /// Every key that has signed checkpoints, oldest first; the last one does.
+    pub fn signing_keys(&self) -> &[SigningKeyInfo] {
+        &self.signing_keys
     }
 
     /// SHA-256 of the bucket's manifest: the keyring is what vouches for it.
@@ -113,6 +147,21 @@ impl RegionKeys {
     pub fn row_mac(&self) -> &RowMacKey {
         &self.row_mac
     }
+}
+
+impl EpochKeys {
+    /// What an epoch key is used for.
+    pub fn new(epoch: u64, key: &EpochKey) -> Self {
+        Self {
+            epoch,
+            page_key: kdf::region_page_key(key),
+        }
+    }
+
+    /// Which epoch it is.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
 
     pub(super) fn new_page(
         &self,
@@ -123,6 +172,21 @@ impl RegionKeys {
         let aad = context::region_page_state(&realm.vault, &realm.region, page, 1, self.epoch);
         let seal = |state: &[u8]| aead::wrap(&self.page_key, state, &aad, rng);
         fresh_page(seal, self.epoch, "", 0, rng)
+    }
+
+    /// Seals a state as the generation after `before`.
+    pub(super) fn seal_page(
+        &self,
+        realm: &Realm,
+        page: &PageId,
+        before: &StoredPage,
+        state: &PageState,
+        rng: &dyn Rng,
+    ) -> Result<StoredPage, KeyError> {
+        let generation = before.generation + 1;
+        let aad = context::region_page_state(&realm.vault, &realm.region, page, generation, self.epoch);
+        let seal = |state: &[u8]| aead::wrap(&self.page_key, state, &aad, rng);
+        resealed(seal, self.epoch, before, state)
     }
 
     pub(super) fn open_page(

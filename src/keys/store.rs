@@ -80,10 +80,10 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
         version: u64,
     ) -> Result<Option<StoredTenantKey>, KeyStoreError>;
 
-    /// The current generation of a tenant page.
+    /// The generation of a tenant page that the tenant's current key opens.
     async fn page(&self, tenant: &TenantId, page: &PageId) -> Result<Option<StoredPage>, KeyStoreError>;
 
-    /// The current generation of a region page.
+    /// The generation of a region page that the newest epoch opens.
     async fn region_page(&self, page: &PageId) -> Result<Option<StoredPage>, KeyStoreError>;
 
     /// Takes up to `count` slots of the page that a class and month are filling, durably; `None` if there is none or it is full.

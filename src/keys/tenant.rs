@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    FreshSlot, KeyError, Realm, fresh_page,
+    FreshSlot, KeyError, Realm, fresh_page, resealed,
     store::{StoredPage, StoredTenantKey},
 };
 
@@ -49,17 +49,8 @@ impl NewTenant {
         rng: &dyn Rng,
     ) -> Result<Self, KeyError> {
         let failed = KeyError::opening("tenant key");
-        let key = TenantKey::generate(rng).map_err(&failed)?;
-        let aad = context::wrapped_tenant_key(&realm.vault, tenant, 1, REGION_ROOT, &slot.page, slot.slot);
-        let stored = StoredTenantKey {
-            version: 1,
-            root_id: REGION_ROOT.to_owned(),
-            region_page: slot.page,
-            slot: slot.slot,
-            wrapped: aead::wrap(&slot.key, key.expose(), &aad, rng).map_err(&failed)?,
-            commitment: key.commitment(),
-        };
-        let sealed_keyring = new_keyring(realm, tenant, &key, rng)?;
+        let (stored, key) = wrapped_key(realm, tenant, 1, slot, rng)?;
+        let sealed_keyring = seal_keyring(realm, tenant, 1, &key, &new_keyring(rng)?, rng)?;
         let keys = TenantKeys::open(realm, tenant, 1, &key, &sealed_keyring)?;
         let settings_page = PageId::mint(now, rng)?;
         let settings_state = keys.new_page(realm, tenant, &settings_page, super::SETTINGS_CLASS, 0, rng)?;
@@ -80,25 +71,81 @@ impl NewTenant {
     }
 }
 
-fn new_keyring(
+/// The next version of a tenant's key, sealed; nothing of it is stored yet.
+#[derive(Debug)]
+pub struct NextVersion {
+    /// The key, wrapped.
+    pub key: StoredTenantKey,
+    /// The tenant's keyring under it: what it held before.
+    pub sealed_keyring: Vec<u8>,
+    /// The keys, opened.
+    pub keys: TenantKeys,
+}
+
+impl NextVersion {
+    pub(super) fn generate(
+        realm: &Realm,
+        tenant: &TenantId,
+        current: &TenantKeys,
+        slot: &FreshSlot,
+        rng: &dyn Rng,
+    ) -> Result<Self, KeyError> {
+        let version = current.version + 1;
+        let (stored, key) = wrapped_key(realm, tenant, version, slot, rng)?;
+        let sealed_keyring = seal_keyring(realm, tenant, version, &key, &current.keyring, rng)?;
+        Ok(Self {
+            key: stored,
+            keys: TenantKeys::open(realm, tenant, version, &key, &sealed_keyring)?,
+            sealed_keyring,
+        })
+    }
+}
+
+/// A random key, wrapped by a slot of a region page.
+fn wrapped_key(
     realm: &Realm,
     tenant: &TenantId,
-    key: &TenantKey,
+    version: u64,
+    slot: &FreshSlot,
     rng: &dyn Rng,
-) -> Result<Vec<u8>, KeyError> {
+) -> Result<(StoredTenantKey, TenantKey), KeyError> {
+    let failed = KeyError::opening("tenant key");
+    let key = TenantKey::generate(rng).map_err(&failed)?;
+    let aad = context::wrapped_tenant_key(&realm.vault, tenant, version, REGION_ROOT, &slot.page, slot.slot);
+    let stored = StoredTenantKey {
+        version,
+        root_id: REGION_ROOT.to_owned(),
+        region_page: slot.page,
+        slot: slot.slot,
+        wrapped: aead::wrap(&slot.key, key.expose(), &aad, rng).map_err(&failed)?,
+        commitment: key.commitment(),
+    };
+    Ok((stored, key))
+}
+
+fn new_keyring(rng: &dyn Rng) -> Result<SecretBytes, KeyError> {
     let failed = KeyError::opening("tenant keyring");
     let index_key = IndexKey::generate(rng).map_err(&failed)?;
     let request_key = RequestKey::generate(rng).map_err(&failed)?;
-    let keyring = SecretBytes::from_vec(
-        storage::TenantKeyring {
-            index_key: index_key.expose().to_vec().into(),
-            index_key_generation: 1,
-            request_key: request_key.expose().to_vec().into(),
-        }
-        .encode_to_vec(),
-    );
-    let aad = context::tenant_keyring(&realm.vault, tenant, 1);
-    aead::wrap(&kdf::tenant_keyring_key(key), keyring.expose(), &aad, rng).map_err(&failed)
+    let keyring = storage::TenantKeyring {
+        index_key: index_key.expose().to_vec().into(),
+        index_key_generation: 1,
+        request_key: request_key.expose().to_vec().into(),
+    };
+    Ok(SecretBytes::from_vec(keyring.encode_to_vec()))
+}
+
+fn seal_keyring(
+    realm: &Realm,
+    tenant: &TenantId,
+    version: u64,
+    key: &TenantKey,
+    keyring: &SecretBytes,
+    rng: &dyn Rng,
+) -> Result<Vec<u8>, KeyError> {
+    let aad = context::tenant_keyring(&realm.vault, tenant, version);
+    aead::wrap(&kdf::tenant_keyring_key(key), keyring.expose(), &aad, rng)
+        .map_err(KeyError::opening("tenant keyring"))
 }
 
 /// Unwraps a version of a tenant's key and checks its commitment.
@@ -127,6 +174,8 @@ pub struct TenantKeys {
     page_key: Secret<32>,
     index_key: IndexKey,
     request_key: RequestKey,
+    /// The whole keyring, to be sealed under the next version.
+    keyring: SecretBytes,
 }
 
 impl TenantKeys {
@@ -148,17 +197,7 @@ impl TenantKeys {
             page_key: kdf::tenant_page_key(key),
             index_key: IndexKey::from_slice(&keyring.index_key).map_err(corrupt)?,
             request_key: RequestKey::from_slice(&keyring.request_key).map_err(corrupt)?,
-        })
-    }
-
-    /// The same tenant with another version of its key; the keyring stays the current one.
-    pub(super) fn at_version(&self, version: u64, key: &TenantKey) -> Result<Self, KeyError> {
-        let copied = |_| KeyError::Corrupt("tenant keyring");
-        Ok(Self {
-            version,
-            page_key: kdf::tenant_page_key(key),
-            index_key: IndexKey::from_slice(self.index_key.expose()).map_err(copied)?,
-            request_key: RequestKey::from_slice(self.request_key.expose()).map_err(copied)?,
+            keyring: opened,
         })
     }
 
@@ -189,6 +228,22 @@ impl TenantKeys {
         let aad = context::tenant_page_state(&realm.vault, tenant, page, 1, self.version);
         let seal = |state: &[u8]| aead::wrap(&self.page_key, state, &aad, rng);
         fresh_page(seal, self.version, class, month, rng)
+    }
+
+    /// Seals a state as the generation after `before`.
+    pub(super) fn seal_page(
+        &self,
+        realm: &Realm,
+        tenant: &TenantId,
+        page: &PageId,
+        before: &StoredPage,
+        state: &PageState,
+        rng: &dyn Rng,
+    ) -> Result<StoredPage, KeyError> {
+        let generation = before.generation + 1;
+        let aad = context::tenant_page_state(&realm.vault, tenant, page, generation, self.version);
+        let seal = |state: &[u8]| aead::wrap(&self.page_key, state, &aad, rng);
+        resealed(seal, self.version, before, state)
     }
 
     pub(super) fn open_page(

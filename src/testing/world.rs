@@ -149,6 +149,14 @@ impl World {
         Ok(replayed)
     }
 
+    /// The root provider, as the vault has it.
+    ///
+    /// # Errors
+    /// As the file system says.
+    pub fn root_provider(&self) -> Result<FileRoot, OpenError> {
+        Ok(FileRoot::open(&self.root_path(), self.arc_rng())?)
+    }
+
     /// The bucket without its faults, to look into or to damage.
     ///
     /// # Errors

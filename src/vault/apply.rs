@@ -1,8 +1,5 @@
 //! What a leaf means for the index: the same rows whether it was just queued or is replayed from the bucket.
 
-use bytes::Bytes;
-use prost::Message;
-
 use crate::{
     domain::{
         clock::Timestamp,
@@ -12,10 +9,12 @@ use crate::{
     index::{Key, Row},
     keys::store::{StoredPage, StoredTenantKey},
     proto::storage::{
-        EpochRow, PageRow, RegionPageSealed, RetentionClassCreated, RootEpochCreated, TenantCreated,
-        TenantKeyRow, TenantPageSealed, TenantRow, TenantUpdated, WrappedTenantKey,
+        EpochRow, PageRow, RegionPageSealed, RetentionClassCreated, RootEpochCreated, StagedPage,
+        TenantCreated, TenantKeyRotated, TenantKeyRow, TenantPageSealed, TenantRow, TenantUpdated,
+        WrappedTenantKey,
     },
 };
+use bytes::Bytes;
 
 use super::rows::RowCodec;
 
@@ -23,37 +22,55 @@ use super::rows::RowCodec;
 pub(crate) const OPEN_REGION_PAGE: &str = "open-region-page";
 /// Numbers of key states, stored.
 pub(crate) const ENABLED: u32 = 1;
+pub(crate) const RETIRED: u32 = 2;
+pub(crate) const DESTROYED: u32 = 3;
 
-/// The row of an epoch. It has no MAC: it is read to find the key of the MAC, and authenticates itself.
-pub(crate) fn epoch(body: &RootEpochCreated) -> Row {
+/// The row of a new epoch.
+pub(crate) fn epoch(rows: &RowCodec, body: &RootEpochCreated, created: Timestamp) -> Row {
     let row = EpochRow {
+        created_micros: created.micros(),
+        ..epoch_row(body)
+    };
+    rows.row(Key::Epoch(body.epoch), &row)
+}
+
+/// What a leaf says of an epoch.
+pub(crate) fn epoch_row(body: &RootEpochCreated) -> EpochRow {
+    EpochRow {
         epoch: body.epoch,
         provider: body.provider.clone(),
         handle: body.handle.clone(),
         wrapped_epoch_key: body.wrapped_epoch_key.clone(),
         sealed_keyring: body.sealed_keyring.clone(),
         state: ENABLED,
-    };
-    Row {
-        key: Key::Epoch(body.epoch),
-        value: row.encode_to_vec(),
+        ..EpochRow::default()
     }
 }
 
-/// The row of a region page.
+/// An epoch that another one took over from.
+pub(crate) fn epoch_retired(rows: &RowCodec, before: EpochRow, at: Timestamp) -> Row {
+    let key = Key::Epoch(before.epoch);
+    let row = EpochRow {
+        state: RETIRED,
+        retired_micros: at.micros(),
+        ..before
+    };
+    rows.row(key, &row)
+}
+
+/// The row of a region page as a leaf or object of states has it: nothing is staged beside it.
 pub(crate) fn region_page(rows: &RowCodec, body: &RegionPageSealed) -> Option<Row> {
     let page = PageId::from_slice(&body.page_id).ok()?;
     let row = PageRow {
         generation: body.generation,
         key_version: body.epoch,
         sealed_state: body.sealed_state.clone(),
-        retention_class: String::new(),
-        month: 0,
+        ..PageRow::default()
     };
     Some(rows.row(Key::RegionPage(page), &row))
 }
 
-/// The row of a tenant page.
+/// The row of a tenant page, likewise.
 pub(crate) fn tenant_page(rows: &RowCodec, tenant: &TenantId, body: &TenantPageSealed) -> Option<Row> {
     let page = PageId::from_slice(&body.page_id).ok()?;
     let row = PageRow {
@@ -62,8 +79,97 @@ pub(crate) fn tenant_page(rows: &RowCodec, tenant: &TenantId, body: &TenantPageS
         sealed_state: body.sealed_state.clone(),
         retention_class: body.retention_class.clone(),
         month: body.month,
+        staged: None,
     };
     Some(rows.row(Key::Page(tenant.clone(), page), &row))
+}
+
+/// The generation of a page that `key_version` opens, be it the one that a rotation has staged.
+pub(crate) fn page_under(row: &PageRow, key_version: u64) -> Option<StoredPage> {
+    let (generation, sealed_state) = match &row.staged {
+        Some(staged) if staged.key_version == key_version => (staged.generation, &staged.sealed_state),
+        _ if row.key_version == key_version => (row.generation, &row.sealed_state),
+        _ => return None,
+    };
+    Some(StoredPage {
+        generation,
+        key_version,
+        sealed_state: sealed_state.to_vec(),
+        retention_class: row.retention_class.clone(),
+        month: row.month,
+    })
+}
+
+/// A page's row with the generation that counts, and one that a rotation stages beside it.
+pub(crate) fn page_staging(current: &StoredPage, next: &StoredPage) -> PageRow {
+    PageRow {
+        generation: current.generation,
+        key_version: current.key_version,
+        sealed_state: current.sealed_state.clone().into(),
+        retention_class: current.retention_class.clone(),
+        month: current.month,
+        staged: Some(StagedPage {
+            generation: next.generation,
+            key_version: next.key_version,
+            sealed_state: next.sealed_state.clone().into(),
+        }),
+    }
+}
+
+/// The rows of a tenant whose key was rotated: the pointer, the new version and the one that it retires. Pages come before.
+pub(crate) fn tenant_key_rotated(
+    rows: &RowCodec,
+    tenant: &TenantId,
+    before: TenantRow,
+    retired: TenantKeyRow,
+    body: &TenantKeyRotated,
+    at: Timestamp,
+) -> Option<Vec<Row>> {
+    let key = body.key.clone()?;
+    let (old, new) = (before.current_key_version, key.version);
+    let pages: u64 = body
+        .page_states
+        .iter()
+        .map(|states| u64::from(states.pages))
+        .sum();
+    let row = TenantRow {
+        current_key_version: new,
+        sealed_keyring: body.sealed_keyring.clone(),
+        ..before
+    };
+    let new_key = TenantKeyRow {
+        key: Some(key),
+        state: ENABLED,
+        created_micros: at.micros(),
+        seals: pages + 1,
+        ..TenantKeyRow::default()
+    };
+    let old_key = TenantKeyRow {
+        state: RETIRED,
+        retired_micros: at.micros(),
+        ..retired
+    };
+    Some(vec![
+        rows.row(Key::Tenant(tenant.clone()), &row),
+        rows.row(Key::TenantKey(tenant.clone(), new), &new_key),
+        rows.row(Key::TenantKey(tenant.clone(), old), &old_key),
+    ])
+}
+
+/// The row of a version that was destroyed.
+pub(crate) fn tenant_key_destroyed(
+    rows: &RowCodec,
+    tenant: &TenantId,
+    version: u64,
+    before: TenantKeyRow,
+    at: Timestamp,
+) -> Row {
+    let row = TenantKeyRow {
+        state: DESTROYED,
+        destroyed_micros: at.micros(),
+        ..before
+    };
+    rows.row(Key::TenantKey(tenant.clone(), version), &row)
 }
 
 /// The rows of a new tenant; `sealed_settings` is the payload that the leaf names.
@@ -88,6 +194,9 @@ pub(crate) fn tenant_created(
         key: Some(key),
         state: ENABLED,
         created_micros: created.micros(),
+        // Its first page and its keyring.
+        seals: 2,
+        ..TenantKeyRow::default()
     };
     Some(vec![
         rows.row(Key::Tenant(tenant.clone()), &row),
@@ -143,6 +252,7 @@ pub(crate) fn region_page_leaf(page: &PageId, stored: &StoredPage) -> RegionPage
         generation: stored.generation,
         epoch: stored.key_version,
         sealed_state: stored.sealed_state.clone().into(),
+        stored: None,
     }
 }
 

@@ -20,6 +20,8 @@ use crate::{
 
 use super::{apply, rows::RowCodec};
 
+/// How often a page is looked up whose key is rotated meanwhile.
+const LOOKS: u32 = 4;
 /// Slots of a page.
 const SLOTS: u32 = crate::crypto::page::SLOTS as u32;
 
@@ -40,6 +42,22 @@ impl IndexKeyStore {
             .open(key, &value)
             .map(Some)
             .map_err(|_| KeyStoreError::Corrupt)
+    }
+
+    /// Two rows in one trip.
+    async fn read_two<A, B>(&self, keys: &[Key; 2]) -> Result<(Option<A>, Option<B>), KeyStoreError>
+    where
+        A: prost::Message + Default,
+        B: prost::Message + Default,
+    {
+        let found = self.index.get_many(keys).await.map_err(unavailable)?;
+        let [one, two] = <[Option<Vec<u8>>; 2]>::try_from(found).map_err(|_| KeyStoreError::Corrupt)?;
+        let one = one.map(|value| self.rows.open(&keys[0], &value)).transpose();
+        let two = two.map(|value| self.rows.open(&keys[1], &value)).transpose();
+        Ok((
+            one.map_err(|_| KeyStoreError::Corrupt)?,
+            two.map_err(|_| KeyStoreError::Corrupt)?,
+        ))
     }
 
     /// Takes up to `count` slots of the page behind `open`, durably.
@@ -116,17 +134,33 @@ impl KeyStore for IndexKeyStore {
     }
 
     async fn page(&self, tenant: &TenantId, page: &PageId) -> Result<Option<StoredPage>, KeyStoreError> {
-        Ok(self
-            .read::<PageRow>(&Key::Page(tenant.clone(), *page))
-            .await?
-            .map(stored_page))
+        let keys = [Key::Tenant(tenant.clone()), Key::Page(tenant.clone(), *page)];
+        for _ in 0..LOOKS {
+            let (Some(owner), Some(row)) = self.read_two::<TenantRow, PageRow>(&keys).await? else {
+                return Ok(None);
+            };
+            if let Some(stored) = apply::page_under(&row, owner.current_key_version) {
+                return Ok(Some(stored));
+            }
+            // Two rows are no snapshot: a rotation ended between them, and the next one began.
+        }
+        Err(KeyStoreError::Corrupt)
     }
 
     async fn region_page(&self, page: &PageId) -> Result<Option<StoredPage>, KeyStoreError> {
-        Ok(self
-            .read::<PageRow>(&Key::RegionPage(*page))
-            .await?
-            .map(stored_page))
+        let Some(row) = self.read::<PageRow>(&Key::RegionPage(*page)).await? else {
+            return Ok(None);
+        };
+        // The newer of both counts as soon as its epoch is known: what is staged for one that never came does not.
+        let staged = row.staged.as_ref().map(|staged| staged.key_version);
+        let known = match staged {
+            Some(epoch) => self.index.get(&Key::Epoch(epoch)).await.map_err(unavailable)?,
+            None => None,
+        };
+        let epoch = staged.filter(|_| known.is_some()).unwrap_or(row.key_version);
+        apply::page_under(&row, epoch)
+            .map(Some)
+            .ok_or(KeyStoreError::Corrupt)
     }
 
     async fn reserve(
@@ -156,9 +190,17 @@ impl KeyStore for IndexKeyStore {
     ) -> Result<(), KeyStoreError> {
         let body = apply::tenant_page_leaf(page, &stored);
         let open = Key::OpenPage(tenant.clone(), stored.retention_class.clone(), stored.month);
+        // The caller holds the tenant's gate: nobody else counts.
+        let version = Key::TenantKey(tenant.clone(), stored.key_version);
+        let key: TenantKeyRow = self.read(&version).await?.ok_or(KeyStoreError::Corrupt)?;
+        let counted = TenantKeyRow {
+            seals: key.seals + 1,
+            ..key
+        };
         let change = Change {
             expect: vec![Expect::Absent(Key::Page(tenant.clone(), *page))],
             put: vec![
+                self.rows.row(version, &counted),
                 apply::tenant_page(&self.rows, tenant, &body).ok_or(KeyStoreError::Corrupt)?,
                 self.rows.row(
                     open,
@@ -199,16 +241,6 @@ impl KeyStore for IndexKeyStore {
             ..Change::default()
         };
         self.append(change).await
-    }
-}
-
-fn stored_page(row: PageRow) -> StoredPage {
-    StoredPage {
-        generation: row.generation,
-        key_version: row.key_version,
-        sealed_state: row.sealed_state.into(),
-        retention_class: row.retention_class,
-        month: row.month,
     }
 }
 

@@ -20,6 +20,7 @@ mod record;
 mod replay;
 mod requests;
 mod retention_class;
+mod rotation;
 mod rows;
 mod tenant;
 mod terms;
@@ -37,10 +38,11 @@ use crate::{
         ids::{RegionName, VaultId},
     },
     index::Index,
-    keys::{Keys, Realm},
+    keys::{Keys, Realm, provider::RootProvider},
     ledger::outbox::Ledger,
 };
 
+pub use crate::keys::region::SigningKeyInfo;
 pub use adopt::Orphans;
 pub use budget::Budget;
 pub use error::{Error, Kind};
@@ -51,6 +53,7 @@ pub use open::{OpenError, Opened, UploadSettings, VaultSettings};
 pub use put::{Closing, Draft, Put, PutSpec};
 pub use record::Name;
 pub use replay::Replayed;
+pub use rotation::{KeyOperation, KeyState, KeyVersion, OperationState, OperationWork, RootEpoch};
 pub use tenant::{TenantChange, TenantPage};
 pub use update::{DescriptorChange, UpdateSpec};
 pub use uploads::{BeginSpec, CommitSpec, UploadStatus, UploadWriter};
@@ -73,6 +76,8 @@ pub struct Vault {
     under_way: put::UnderWay,
     uploads: uploads::Uploads,
     lanes: message::Lanes,
+    provider: Arc<dyn RootProvider>,
+    key_work: rotation::Work,
 }
 
 impl Vault {

@@ -21,11 +21,11 @@ use crate::{
         ids::{IndexId, RegionName, VaultId},
         limits,
     },
-    index::{Change, Expect, Index, Key, LogId, LogKind, Range, Scan, Scope},
+    index::{Change, Expect, Index, IndexError, Key, LogId, LogKind, Range, Scan, Scope},
     keys::{
         KeyError, Keys, Realm,
         provider::{Anchor, AnchoredHead, EpochGrant, EpochLabel, ProviderError, RootProvider},
-        region::RegionKeys,
+        region::{EpochKeys, RegionKeys},
     },
     ledger::{
         leaf,
@@ -43,7 +43,8 @@ use super::{
     put::UnderWay,
     record::{plain_row, read_plain},
     replay::{self, Replayed},
-    rows::RowCodec,
+    rotation,
+    rows::{self, RowCodec},
     turns::Turns,
     uploads::Uploads,
 };
@@ -52,6 +53,9 @@ pub(super) const MANIFEST: &str = "vault/manifest";
 const FORMAT_VERSION: u32 = 1;
 /// The vault that an index belongs to.
 const META_VAULT: &str = "vault";
+/// The format of an index's rows. One of another format is made again from the bucket.
+const META_FORMAT: &str = "format";
+const INDEX_FORMAT: &[u8] = b"2";
 
 /// What a vault is told at its start.
 #[derive(Clone, Debug)]
@@ -150,7 +154,7 @@ macro_rules! open_error_from {
 }
 open_error_from!(
     StoreError,
-    crate::index::IndexError,
+    IndexError,
     LogError,
     crate::ledger::outbox::LedgerError,
     KeyError
@@ -167,6 +171,7 @@ pub struct Opened {
     stop: watch::Sender<bool>,
     shipping: JoinHandle<()>,
     syncing: JoinHandle<()>,
+    key_work: JoinHandle<()>,
 }
 
 impl Opened {
@@ -175,6 +180,7 @@ impl Opened {
         self.vault.lanes.finish().await;
         self.stop.send_replace(true);
         let _ = self.syncing.await;
+        let _ = self.key_work.await;
         let _ = self.shipping.await;
     }
 
@@ -183,6 +189,8 @@ impl Opened {
     pub async fn crash(self) {
         self.syncing.abort();
         let _ = self.syncing.await;
+        self.key_work.abort();
+        let _ = self.key_work.await;
         self.vault.uploads.halt();
         self.vault.lanes.cut().await;
         self.shipping.abort();
@@ -234,7 +242,12 @@ impl Vault {
         let in_bucket = read_heads(&parts, id, &found).await?;
         check_anchor(anchor.as_ref(), &in_bucket).await?;
         let term = next_term(&parts, settings.node, &found).await?;
-        let (region, genesis) = open_epoch(&parts, &realm, &manifest, &in_bucket).await?;
+        refuse_other_format(&parts).await?;
+        let OpenEpoch {
+            region,
+            epoch,
+            genesis,
+        } = open_epoch(&parts, &realm, &manifest, &in_bucket).await?;
         if *region.manifest_sha256() != manifest {
             return Err(OpenError::Manifest);
         }
@@ -242,7 +255,7 @@ impl Vault {
             log.verify_signature(region.signing().public_key())?;
         }
         bind_index(&parts, id).await?;
-        let vault = assemble(&parts, &settings, realm, &region, anchor.as_ref(), term);
+        let vault = assemble(&parts, &settings, realm, (&region, epoch), anchor.as_ref(), term);
         vault.register_log().await?;
         if let Some(created) = genesis {
             vault.log_genesis(created).await?;
@@ -262,25 +275,28 @@ impl Vault {
         };
         // After all that the bucket knows: an upload may have become a record before the last process ended.
         vault.find_uploads().await?;
-        let syncing = tokio::spawn(Arc::clone(&vault).sync_uploads(stopped));
+        let syncing = tokio::spawn(Arc::clone(&vault).sync_uploads(stopped.clone()));
+        let key_work = tokio::spawn(Arc::clone(&vault).work_on_keys(stopped));
         Ok(Opened {
             vault,
             replayed,
             stop,
             shipping,
             syncing,
+            key_work,
         })
     }
 
     /// The first leaf of a vault: its epoch.
     async fn log_genesis(&self, created: RootEpochCreated) -> Result<(), OpenError> {
+        let now = self.clock.now();
         let change = Change {
             expect: vec![Expect::Absent(Key::Epoch(created.epoch))],
-            put: vec![apply::epoch(&created)],
+            put: vec![apply::epoch(&self.rows, &created, now)],
             leaves: vec![leaf::draft(
                 Scope::Region,
                 leaf::SYSTEM,
-                self.clock.now(),
+                now,
                 Body::RootEpochCreated(created),
             )],
             ..Change::default()
@@ -361,7 +377,7 @@ fn assemble(
     parts: &Parts,
     settings: &VaultSettings,
     realm: Realm,
-    region: &Arc<RegionKeys>,
+    (region, epoch): (&Arc<RegionKeys>, EpochKeys),
     anchor: Option<&Anchor>,
     term: u64,
 ) -> Arc<Vault> {
@@ -391,6 +407,7 @@ fn assemble(
     let keys = Keys::new(
         realm.clone(),
         Arc::clone(region),
+        epoch,
         Arc::new(key_store),
         Arc::clone(&parts.clock),
         Arc::clone(&parts.rng),
@@ -413,6 +430,8 @@ fn assemble(
             settings.uploads.life_micros.min(limits::UPLOAD_MICROS),
         ),
         lanes: Lanes::default(),
+        provider: Arc::clone(&parts.provider),
+        key_work: rotation::Work::default(),
     })
 }
 
@@ -449,16 +468,27 @@ async fn find_or_make(
 
 /// Binds an index to its vault, once the root has vouched for the manifest: one that was misread must not be remembered.
 async fn bind_index(parts: &Parts, id: VaultId) -> Result<(), OpenError> {
-    let row = crate::index::Row {
-        key: Key::Meta(META_VAULT),
-        value: id.as_bytes().to_vec(),
+    let meta = |name, value: &[u8]| crate::index::Row {
+        key: Key::Meta(name),
+        value: value.to_vec(),
     };
     let bound = Change {
-        put: vec![row],
+        put: vec![meta(META_VAULT, id.as_bytes()), meta(META_FORMAT, INDEX_FORMAT)],
         ..Change::default()
     };
     parts.index.commit(bound).await?;
     Ok(())
+}
+
+/// An index of another format is as good as a damaged one: the bucket makes it again.
+async fn refuse_other_format(parts: &Parts) -> Result<(), OpenError> {
+    let names = [META_VAULT, META_FORMAT].map(Key::Meta);
+    let found = parts.index.get_many(&names).await?;
+    match (&found[0], &found[1]) {
+        (None, _) => Ok(()),
+        (Some(_), Some(format)) if format == INDEX_FORMAT => Ok(()),
+        _ => Err(IndexError::Corrupt("an index of another release's format").into()),
+    }
 }
 
 /// What the region's keyring vouches for the manifest by.
@@ -572,24 +602,22 @@ async fn next_term(parts: &Parts, node: u32, in_bucket: &[LogId]) -> Result<u64,
     Ok(highest + 1)
 }
 
-/// Opens the newest epoch: named by the index, else by the bucket's logs, else made.
+/// An opened root.
+struct OpenEpoch {
+    region: Arc<RegionKeys>,
+    epoch: EpochKeys,
+    /// Its leaf, if it was made just now.
+    genesis: Option<RootEpochCreated>,
+}
+
+/// Opens the newest epoch: named by the index, or by the bucket's logs if the index lacks some of what they say, else made.
 async fn open_epoch(
     parts: &Parts,
     realm: &Realm,
     manifest: &[u8; 32],
     in_bucket: &BTreeMap<LogId, LogReader>,
-) -> Result<(Arc<RegionKeys>, Option<RootEpochCreated>), OpenError> {
-    let scan = Scan {
-        range: Range::Epochs,
-        reverse: true,
-        after: None,
-        limit: 1,
-    };
-    let newest = match parts.index.scan(&scan).await?.first() {
-        Some(row) => Some(EpochRow::decode(&row.value[..]).map_err(|_| Error::corrupt("index row"))?),
-        None => replay::newest_epoch(in_bucket).await?,
-    };
-    if let Some(row) = newest {
+) -> Result<OpenEpoch, OpenError> {
+    if let Some(row) = newest_epoch(parts, in_bucket).await? {
         let label = EpochLabel {
             vault: realm.vault,
             epoch: row.epoch,
@@ -599,8 +627,11 @@ async fn open_epoch(
             wrapped: row.wrapped_epoch_key.to_vec(),
         };
         let key = parts.provider.unwrap(label, &grant).await?;
-        let region = RegionKeys::open(realm, row.epoch, &key, &row.sealed_keyring)?;
-        return Ok((Arc::new(region), None));
+        return Ok(OpenEpoch {
+            region: Arc::new(RegionKeys::open(realm, row.epoch, &key, &row.sealed_keyring)?),
+            epoch: EpochKeys::new(row.epoch, &key),
+            genesis: None,
+        });
     }
     // Nothing vouches for the manifest yet, and what is made now will for ever: it must not have been misread.
     let again = parts
@@ -625,8 +656,35 @@ async fn open_epoch(
         handle: grant.handle,
         wrapped_epoch_key: grant.wrapped.into(),
         sealed_keyring: sealed_keyring.into(),
+        ..RootEpochCreated::default()
     };
-    Ok((Arc::new(region), Some(created)))
+    Ok(OpenEpoch {
+        region: Arc::new(region),
+        epoch: EpochKeys::new(1, &key),
+        genesis: Some(created),
+    })
+}
+
+/// The newest epoch that is known. An index that is behind may know only one that is destroyed.
+async fn newest_epoch(
+    parts: &Parts,
+    in_bucket: &BTreeMap<LogId, LogReader>,
+) -> Result<Option<EpochRow>, OpenError> {
+    let scan = Scan {
+        range: Range::Epochs,
+        reverse: true,
+        after: None,
+        limit: 1,
+    };
+    let indexed = match parts.index.scan(&scan).await?.first() {
+        Some(row) => Some(rows::unchecked::<EpochRow>(&row.value)?),
+        None => None,
+    };
+    if indexed.is_some() && !replay::is_behind(&*parts.index, in_bucket).await? {
+        return Ok(indexed);
+    }
+    let logged = replay::newest_epoch(in_bucket).await?;
+    Ok(logged.into_iter().chain(indexed).max_by_key(|row| row.epoch))
 }
 
 /// Signs checkpoints with the region's newest signing key.

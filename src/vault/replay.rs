@@ -1,7 +1,8 @@
 //! The index catches up with the bucket: after a loss from nothing, after a restore from where it stood.
 //!
-//! Sequenced leaves are applied in the order of their numbers, whatever log they stand in: duplicates are ignored, gaps and
-//! conflicts are errors. Put leaves are facts and need no order; one that comes before the keys it needs waits for the end.
+//! The logs are read three times. First the sequenced leaves, in the order of their numbers, whatever log they stand in:
+//! duplicates are ignored, gaps and conflicts are errors. They bring every key into its newest state, which is the only one that
+//! is sure to open. Then the put leaves, which are facts and need no order. Then corrections, of which the highest version counts.
 //! The same functions make the rows that made them the first time.
 
 use std::{
@@ -20,16 +21,18 @@ use crate::{
     },
     domain::{
         clock::Timestamp,
-        ids::{RecordId, TenantId},
+        ids::{OperationId, RecordId, TenantId},
+        limits,
     },
-    index::{Change, Key, LogId, Range, Row, Scan, Scope},
+    index::{Change, Index, Key, LogId, Range, Row, Scan, Scope},
     ledger::{
         leaf,
         log::{LogName, LogReader},
         outbox::Until,
     },
     proto::storage::{
-        EpochRow, LogRow, RecordUpdated, RecordsPut, StateLeaf, TenantRow, TenantUpdated, state_leaf::Body,
+        EpochRow, LogRow, RecordUpdated, RecordsPut, RegionPageSealed, RootEpochCreated, StateLeaf,
+        TenantKeyRotated, TenantKeyRow, TenantPageSealed, TenantRow, TenantUpdated, state_leaf::Body,
     },
 };
 
@@ -39,6 +42,7 @@ use super::{
     payload::once_more,
     put::{Blob, Fresh, Outcomes, Told},
     record::{BlobName, Name, plain_row},
+    rotation::{begun_row, done_row, region_states, tenant_states},
 };
 
 /// Put leaves applied side by side: their blobs' footers are read and their commits share an fsync.
@@ -75,19 +79,25 @@ pub(super) async fn newest_epoch(
                     continue;
                 };
                 if newest.as_ref().is_none_or(|have| have.epoch < body.epoch) {
-                    newest = Some(EpochRow {
-                        epoch: body.epoch,
-                        provider: body.provider,
-                        handle: body.handle,
-                        wrapped_epoch_key: body.wrapped_epoch_key,
-                        sealed_keyring: body.sealed_keyring,
-                        state: apply::ENABLED,
-                    });
+                    newest = Some(apply::epoch_row(&body));
                 }
             }
         }
     }
     Ok(newest)
+}
+
+/// Whether an index lacks leaves that are in the bucket.
+pub(super) async fn is_behind(
+    index: &dyn Index,
+    in_bucket: &BTreeMap<LogId, LogReader>,
+) -> Result<bool, OpenError> {
+    for (log, reader) in in_bucket {
+        if applied(index, *log).await? < reader.head().size {
+            return Ok(true);
+        }
+    }
+    Ok(index.get(&CATCHING_UP).await?.is_some())
 }
 
 /// Set while an index catches up, until blobs without a leaf are adopted.
@@ -107,7 +117,7 @@ pub(super) async fn catch_up(
         let applied = if interrupted {
             0
         } else {
-            applied(vault, *log).await?
+            applied(&*vault.index, *log).await?
         };
         if applied < reader.head().size {
             behind.push((*log, reader, applied));
@@ -126,16 +136,29 @@ pub(super) async fn catch_up(
         value: Vec::new(),
     };
     vault.index.commit(put_rows(vec![begun])).await?;
-    let mut replay = Replay::new(vault);
-    for (log, reader, from) in behind {
-        check_chain(reader, in_bucket, from).await?;
-        replay.log(log, reader, from).await?;
+    for (_, reader, from) in &behind {
+        check_chain(reader, in_bucket, *from).await?;
     }
-    replay.finish().await.map(Some)
+    let mut replay = Replay::new(vault);
+    // Keys first, in their newest state: those that sealed what an older leaf says may be gone.
+    for (_, reader, from) in &behind {
+        replay.sequenced_leaves(reader, *from).await?;
+    }
+    replay.refuse_gaps()?;
+    for (_, reader, from) in &behind {
+        replay.put_leaves(reader, *from).await?;
+    }
+    for (_, reader, from) in &behind {
+        replay.corrections(reader, *from).await?;
+    }
+    for (log, reader, _) in behind {
+        replay.mark(log, reader).await?;
+    }
+    Ok(Some(replay.done))
 }
 
-async fn applied(vault: &Vault, log: LogId) -> Result<u64, OpenError> {
-    let value = vault.index.get(&Key::LogNext(log)).await?;
+async fn applied(index: &dyn Index, log: LogId) -> Result<u64, OpenError> {
+    let value = index.get(&Key::LogNext(log)).await?;
     Ok(value
         .and_then(|v| v.try_into().ok())
         .map_or(0, u64::from_be_bytes))
@@ -186,8 +209,6 @@ struct Replay<'a> {
     applied: HashMap<(Scope, u64), [u8; 8]>,
     /// Sequenced leaves whose predecessors have not come yet.
     early: BTreeMap<(Scope, u64), (StateLeaf, [u8; 8])>,
-    /// Facts that need something that has not come yet.
-    late: Vec<RecordsPut>,
 }
 
 impl<'a> Replay<'a> {
@@ -198,48 +219,88 @@ impl<'a> Replay<'a> {
             sequences: HashMap::new(),
             applied: HashMap::new(),
             early: BTreeMap::new(),
-            late: Vec::new(),
         }
     }
 
-    async fn log(&mut self, log: LogId, reader: &LogReader, from: u64) -> Result<(), OpenError> {
+    async fn sequenced_leaves(&mut self, reader: &LogReader, from: u64) -> Result<(), OpenError> {
         let mut position = from;
-        let mut closed = false;
         loop {
             let entries = reader.read(position).await?;
             if entries.is_empty() {
-                break;
+                return Ok(());
             }
             position += entries.len() as u64;
             self.done.leaves += entries.len() as u64;
-            let mut facts = Vec::new();
             for entry in &entries {
                 let leaf = parse(entry)?;
-                closed = matches!(leaf.body, Some(Body::LogClosed(_)));
-                match leaf.body {
-                    Some(Body::RecordsPut(put)) => facts.push(put),
-                    _ => {
-                        self.facts(std::mem::take(&mut facts)).await?;
-                        self.sequenced(leaf, entry).await?;
-                    }
+                if !matches!(leaf.body, Some(Body::RecordsPut(_))) {
+                    self.sequenced(leaf, entry).await?;
+                }
+            }
+        }
+    }
+
+    async fn put_leaves(&mut self, reader: &LogReader, from: u64) -> Result<(), OpenError> {
+        let mut position = from;
+        loop {
+            let entries = reader.read(position).await?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            position += entries.len() as u64;
+            let mut facts = Vec::new();
+            for entry in &entries {
+                if let Some(Body::RecordsPut(put)) = parse(entry)?.body {
+                    facts.push(put);
                 }
             }
             self.facts(facts).await?;
-            self.mark(log, reader, position, closed).await?;
+        }
+    }
+
+    async fn corrections(&mut self, reader: &LogReader, from: u64) -> Result<(), OpenError> {
+        let mut position = from;
+        loop {
+            let entries = reader.read(position).await?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            position += entries.len() as u64;
+            for entry in &entries {
+                let leaf = parse(entry)?;
+                let at = Timestamp(leaf.time_micros);
+                if let (Some((Scope::Tenant(tenant), _)), Some(Body::RecordUpdated(body))) =
+                    (scope_of(&leaf)?, &leaf.body)
+                {
+                    self.correction(&tenant, body, at).await?;
+                }
+            }
+        }
+    }
+
+    async fn correction(
+        &mut self,
+        tenant: &TenantId,
+        body: &RecordUpdated,
+        at: Timestamp,
+    ) -> Result<(), OpenError> {
+        match self.vault.replay_update(tenant, body, at).await {
+            Ok(change) => {
+                self.vault.commit_long(change, Until::Queued).await?;
+            }
+            Err(error) if error.kind == Kind::Corrupt || error.kind == Kind::NotFound => {
+                self.done.broken.push(format!("payloads/{}", hex_of(body)));
+            }
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 
     /// Remembers how far a log is applied.
-    async fn mark(
-        &self,
-        log: LogId,
-        reader: &LogReader,
-        position: u64,
-        closed: bool,
-    ) -> Result<(), OpenError> {
+    async fn mark(&self, log: LogId, reader: &LogReader) -> Result<(), OpenError> {
         // A log of a process that did not get far may have more queued here than it has in the bucket.
-        let position = position.max(applied(self.vault, log).await?);
+        let closed = is_closed(reader).await?;
+        let position = reader.head().size.max(applied(&*self.vault.index, log).await?);
         let before = log_row(&*self.vault.index, log).await?;
         let name = LogName {
             vault: self.vault.realm.vault,
@@ -312,46 +373,7 @@ impl<'a> Replay<'a> {
         let at = Timestamp(leaf.time_micros);
         let request = request_of(&leaf)?;
         let record = updated_record(&leaf)?;
-        let mut change = match (scope, leaf.body) {
-            (Scope::Region, Some(Body::RootEpochCreated(body))) => put_rows(vec![apply::epoch(&body)]),
-            (Scope::Region, Some(Body::RegionPageSealed(body))) => {
-                put_rows(apply::region_page(&vault.rows, &body).into_iter().collect())
-            }
-            (Scope::Tenant(tenant), Some(Body::TenantCreated(body))) => {
-                let payload = body.settings.as_ref().ok_or_else(|| Error::corrupt("leaf"))?;
-                let sealed = vault.read_payload(payload).await?;
-                put_rows(apply::tenant_created(&vault.rows, tenant, &body, &sealed, at).unwrap_or_default())
-            }
-            (Scope::Tenant(tenant), Some(Body::TenantUpdated(body))) => {
-                vault.replay_settings(tenant, &body).await?
-            }
-            (Scope::Tenant(tenant), Some(Body::TenantPageSealed(body))) => put_rows(
-                apply::tenant_page(&vault.rows, tenant, &body)
-                    .into_iter()
-                    .collect(),
-            ),
-            (Scope::Tenant(tenant), Some(Body::RetentionClassCreated(body))) => put_rows(
-                apply::retention_class(&vault.rows, tenant, &body)
-                    .into_iter()
-                    .collect(),
-            ),
-            (Scope::Tenant(tenant), Some(Body::RecordUpdated(body))) => {
-                self.flush_late().await?;
-                match self.vault.replay_update(tenant, &body, at).await {
-                    Ok(change) => change,
-                    Err(error) if error.kind == Kind::Corrupt || error.kind == Kind::NotFound => {
-                        self.done.broken.push(format!("payloads/{}", hex_of(&body)));
-                        Change::default()
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            _ => {
-                return Err(OpenError::Inconsistent(
-                    "a leaf stands in a sequence where it cannot".to_owned(),
-                ));
-            }
-        };
+        let mut change = self.change_of(scope, leaf, at).await?;
         if let (Scope::Tenant(tenant), Some(request)) = (scope, request) {
             vault
                 .remember_request(&mut change, tenant, &request, record.as_ref(), at)
@@ -363,6 +385,56 @@ impl<'a> Replay<'a> {
         });
         vault.commit_long(change, Until::Queued).await?;
         Ok(())
+    }
+
+    /// What a leaf changes, without its number and its request.
+    async fn change_of(&self, scope: &Scope, leaf: StateLeaf, at: Timestamp) -> Result<Change, OpenError> {
+        let vault = self.vault;
+        let malformed = || Error::corrupt("leaf");
+        let rows = match (scope, leaf.body) {
+            (Scope::Region, Some(Body::RootEpochIntended(_))) => Vec::new(),
+            (Scope::Region, Some(Body::RootEpochCreated(body))) => {
+                vault.replay_epoch(&body, &leaf.actor, at).await?
+            }
+            (Scope::Region, Some(Body::RegionPageSealed(body))) => {
+                vec![vault.replay_region_page(body).await?]
+            }
+            (scope, Some(Body::KeyOperationBegun(body))) => {
+                let row = begun_row(&vault.rows, &body, scope, &leaf.actor, at);
+                vec![row.ok_or_else(malformed)?]
+            }
+            (Scope::Tenant(tenant), Some(Body::TenantCreated(body))) => {
+                let payload = body.settings.as_ref().ok_or_else(malformed)?;
+                let sealed = vault.read_payload(payload).await?;
+                apply::tenant_created(&vault.rows, tenant, &body, &sealed, at).ok_or_else(malformed)?
+            }
+            (Scope::Tenant(tenant), Some(Body::TenantUpdated(body))) => {
+                return Ok(vault.replay_settings(tenant, &body).await?);
+            }
+            (Scope::Tenant(tenant), Some(Body::TenantPageSealed(body))) => {
+                vault.replay_tenant_page(tenant, &body).await?
+            }
+            (Scope::Tenant(tenant), Some(Body::TenantKeyRotated(body))) => {
+                vault.replay_rotation(tenant, &body, &leaf.actor, at).await?
+            }
+            (Scope::Tenant(tenant), Some(Body::TenantKeyDestroyed(body))) => {
+                let (key, _) = vault.key_row(tenant, body.version).await?;
+                let row = apply::tenant_key_destroyed(&vault.rows, tenant, body.version, key, at);
+                vec![row]
+            }
+            (Scope::Tenant(tenant), Some(Body::RetentionClassCreated(body))) => {
+                let row = apply::retention_class(&vault.rows, tenant, &body);
+                vec![row.ok_or_else(malformed)?]
+            }
+            // Its descriptor comes when every record is known.
+            (Scope::Tenant(_), Some(Body::RecordUpdated(_))) => Vec::new(),
+            _ => {
+                return Err(OpenError::Inconsistent(
+                    "a leaf stands in a sequence where it cannot".to_owned(),
+                ));
+            }
+        };
+        Ok(put_rows(rows))
     }
 
     async fn facts(&mut self, facts: Vec<RecordsPut>) -> Result<(), OpenError> {
@@ -378,20 +450,10 @@ impl<'a> Replay<'a> {
         for (put, outcome) in outcomes {
             match outcome {
                 Ok(records) => self.done.records += records,
-                Err(error) if waits_for_keys(&error) => self.late.push(put),
-                Err(error) if error.kind == Kind::Corrupt => self.broken(put.object_key, &error),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-
-    async fn flush_late(&mut self) -> Result<(), OpenError> {
-        for put in std::mem::take(&mut self.late) {
-            match self.vault.index_logged(&put).await {
-                Ok(records) => self.done.records += records,
-                Err(error) if waits_for_keys(&error) => self.late.push(put),
-                Err(error) if error.kind == Kind::Corrupt => self.broken(put.object_key, &error),
+                // What it needs was read before it: it is not in the bucket.
+                Err(error) if matches!(error.kind, Kind::Corrupt | Kind::NotFound) => {
+                    self.broken(put.object_key, &error);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -403,13 +465,9 @@ impl<'a> Replay<'a> {
         self.done.broken.push(object);
     }
 
-    async fn finish(mut self) -> Result<Replayed, OpenError> {
-        self.flush_late().await?;
-        for put in std::mem::take(&mut self.late) {
-            self.broken(put.object_key, &Error::corrupt("key material"));
-        }
+    fn refuse_gaps(&self) -> Result<(), OpenError> {
         match self.early.keys().next() {
-            None => Ok(self.done),
+            None => Ok(()),
             Some((_, sequence)) => Err(OpenError::Inconsistent(format!(
                 "a sequence has a gap before number {sequence}"
             ))),
@@ -417,11 +475,17 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Its tenant or page has not been replayed yet.
-fn waits_for_keys(error: &Error) -> bool {
-    use crate::keys::KeyError;
-    let cause = error.source.as_ref().and_then(|s| s.downcast_ref::<KeyError>());
-    error.kind == Kind::NotFound || matches!(cause, Some(KeyError::Unknown(_)))
+/// Whether the last leaf of a log closes it.
+async fn is_closed(reader: &LogReader) -> Result<bool, OpenError> {
+    let Some(last) = reader.head().size.checked_sub(1) else {
+        return Ok(false);
+    };
+    let entries = reader.read(last).await?;
+    let last = entries.first().map(parse).transpose()?;
+    Ok(matches!(
+        last.and_then(|leaf| leaf.body),
+        Some(Body::LogClosed(_))
+    ))
 }
 
 fn put_rows(put: Vec<Row>) -> Change {
@@ -512,6 +576,124 @@ fn joined(facts: Vec<RecordsPut>) -> Vec<RecordsPut> {
 }
 
 impl Vault {
+    /// The rows of an epoch, and of the region's pages that it took over.
+    async fn replay_epoch(
+        &self,
+        body: &RootEpochCreated,
+        actor: &str,
+        at: Timestamp,
+    ) -> Result<Vec<Row>, Error> {
+        for states in &body.page_states {
+            let pages = region_states(self, states).await?;
+            let rows = pages.iter().map(|page| apply::region_page(&self.rows, page));
+            self.put_pages(rows).await?;
+        }
+        let mut rows = vec![apply::epoch(&self.rows, body, at)];
+        let before = Key::Epoch(body.epoch - 1);
+        if let Some(value) = self.index.get(&before).await? {
+            let before: EpochRow = self.rows.open(&before, &value)?;
+            rows.push(apply::epoch_retired(&self.rows, before, at));
+        }
+        rows.extend(
+            self.replayed_operation(&body.operation_id, body.epoch, actor, at)
+                .await?,
+        );
+        Ok(rows)
+    }
+
+    async fn replay_region_page(&self, mut body: RegionPageSealed) -> Result<Row, Error> {
+        let corrupt = || Error::corrupt("leaf");
+        if let Some(stored) = &body.stored {
+            let found = region_states(self, stored).await?.pop();
+            body = found
+                .filter(|page| page.page_id == body.page_id && page.generation == body.generation)
+                .ok_or_else(corrupt)?;
+        }
+        apply::region_page(&self.rows, &body).ok_or_else(corrupt)
+    }
+
+    async fn replay_tenant_page(
+        &self,
+        tenant: &TenantId,
+        body: &TenantPageSealed,
+    ) -> Result<Vec<Row>, Error> {
+        let corrupt = || Error::corrupt("leaf");
+        let (key, _) = self.key_row(tenant, body.key_version).await?;
+        let counted = TenantKeyRow {
+            seals: key.seals + 1,
+            ..key
+        };
+        Ok(vec![
+            self.rows
+                .row(Key::TenantKey(tenant.clone(), body.key_version), &counted),
+            apply::tenant_page(&self.rows, tenant, body).ok_or_else(corrupt)?,
+        ])
+    }
+
+    /// The rows of a tenant whose key was rotated. Those of its pages are written before: they lead nowhere without the pointer.
+    async fn replay_rotation(
+        &self,
+        tenant: &TenantId,
+        body: &TenantKeyRotated,
+        actor: &str,
+        at: Timestamp,
+    ) -> Result<Vec<Row>, Error> {
+        let corrupt = || Error::corrupt("leaf");
+        let mut newest: BTreeMap<Bytes, TenantPageSealed> = BTreeMap::new();
+        for states in &body.page_states {
+            for page in tenant_states(self, states).await? {
+                let have = newest.get(&page.page_id).map_or(0, |have| have.generation);
+                if page.generation > have {
+                    newest.insert(page.page_id.clone(), page);
+                }
+            }
+        }
+        let pages = newest.values();
+        self.put_pages(pages.map(|page| apply::tenant_page(&self.rows, tenant, page)))
+            .await?;
+        let (before, _) = self.tenant_row(tenant).await?.ok_or_else(corrupt)?;
+        let (retired, _) = self.key_row(tenant, before.current_key_version).await?;
+        let mut rows =
+            apply::tenant_key_rotated(&self.rows, tenant, before, retired, body, at).ok_or_else(corrupt)?;
+        let version = body.key.as_ref().map_or(0, |key| key.version);
+        rows.extend(
+            self.replayed_operation(&body.operation_id, version, actor, at)
+                .await?,
+        );
+        Ok(rows)
+    }
+
+    /// The row of an operation that came to its end.
+    async fn replayed_operation(
+        &self,
+        id: &[u8],
+        result: u64,
+        actor: &str,
+        at: Timestamp,
+    ) -> Result<Option<Row>, Error> {
+        if id.is_empty() {
+            return Ok(None);
+        }
+        let id = OperationId::from_slice(id).map_err(|_| Error::corrupt("leaf"))?;
+        match self.key_operation(&id).await {
+            Ok(operation) => Ok(Some(done_row(&self.rows, &operation, result, at))),
+            Err(error) if error.kind == Kind::NotFound => {
+                tracing::warn!(operation = %id, actor, "the log has the end of an operation and not its beginning");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn put_pages(&self, rows: impl Iterator<Item = Option<Row>>) -> Result<(), Error> {
+        let rows: Option<Vec<Row>> = rows.collect();
+        let rows = rows.ok_or_else(|| Error::corrupt("page states"))?;
+        for rows in rows.chunks(limits::TRANSACTION_ROWS / 2) {
+            self.index.commit(put_rows(rows.to_vec())).await?;
+        }
+        Ok(())
+    }
+
     /// Slots of pages that were being filled may have been used without a trace in this index, if it is a copy from before a
     /// crash: those pages take no more. Every process fills pages of its own, and the leaf of a page is in the bucket before
     /// its first slot is used, so that an index that lacks the page is known to be behind.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::{
     crypto::{blind, context::Context},
+    domain::ids::RequestId,
     index::{Key, LogKind, Row, Scope},
     keys::region::RegionKeys,
 };
@@ -46,6 +47,22 @@ impl RowCodec {
         }
         M::decode(message).map_err(|_| Error::corrupt("index row"))
     }
+
+    /// A digest by which a request is known again that is made for no tenant.
+    pub(crate) fn request_mac(&self, request: &RequestId) -> [u8; MAC_LEN] {
+        let key = Context::new("callvault/v1/region-request").finish();
+        blind::row_mac(self.0.row_mac(), &key, request.as_str().as_bytes())
+    }
+}
+
+/// The message of a row whose MAC cannot be checked yet: an epoch is read to find the key that the MAC is made with.
+///
+/// # Errors
+/// [`Error::corrupt`] if it is malformed.
+pub(crate) fn unchecked<M: Message + Default>(value: &[u8]) -> Result<M, Error> {
+    let corrupt = || Error::corrupt("index row");
+    let (message, _) = value.split_last_chunk::<MAC_LEN>().ok_or_else(corrupt)?;
+    M::decode(message).map_err(|_| corrupt())
 }
 
 /// One encoding for every key, whatever the engine: the table's number, then its columns.
@@ -88,6 +105,7 @@ fn key_bytes(key: &Key) -> Vec<u8> {
         Key::Identifier(tenant, blind) => row(18).text(tenant.as_str()).bytes(blind),
         Key::External(tenant, blind) => row(19).text(tenant.as_str()).bytes(blind),
         Key::Request(tenant, blind) => row(20).text(tenant.as_str()).bytes(blind),
+        Key::KeyOperation(operation) => row(22).bytes(operation.as_bytes()),
     }
     .finish()
 }

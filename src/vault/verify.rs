@@ -25,7 +25,7 @@ use crate::{
         leaf,
         log::{LogName, LogReader, logs},
     },
-    proto::storage::{SealedPayload, StateLeaf, state_leaf::Body},
+    proto::storage::{PageRow, SealedPayload, StateLeaf, state_leaf::Body},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -33,8 +33,10 @@ use bytes::{Bytes, BytesMut};
 use super::{
     Error, Kind, Vault,
     adopt::Standing,
+    apply,
     open::{MANIFEST, manifest_sha256},
     record::{Located, Name},
+    rotation::{region_states, tenant_states},
     terms::{self, Terms},
 };
 
@@ -115,6 +117,8 @@ impl Vault {
                 let Key::Tenant(tenant) = row.key else { continue };
                 report.tenants += 1;
                 let outcome = self.verify_settings(&tenant, &logged).await;
+                report.check(&tenant, outcome)?;
+                let outcome = self.verify_pages(&tenant, &logged).await;
                 report.check(&tenant, outcome)?;
                 self.verify_tenant(&tenant, &mut logged, &mut report).await?;
             }
@@ -213,8 +217,77 @@ impl Vault {
                     self.read_payload(payload.ok_or_else(|| Error::corrupt("leaf"))?)
                         .await?;
                 }
+                self.read_states(&leaf, logged).await?;
                 logged.take(leaf);
             }
+        }
+    }
+
+    /// Reads the objects of page states that a leaf names, and remembers the newest generation of each page.
+    async fn read_states(&self, leaf: &StateLeaf, logged: &mut Logged) -> Result<(), Error> {
+        match &leaf.body {
+            Some(Body::TenantKeyRotated(body)) => {
+                for states in &body.page_states {
+                    for page in tenant_states(self, states).await? {
+                        logged.page(&leaf.tenant_id, &page.page_id, page.generation);
+                    }
+                }
+            }
+            Some(Body::RootEpochCreated(body)) => {
+                for states in &body.page_states {
+                    region_states(self, states).await?;
+                }
+            }
+            Some(Body::RegionPageSealed(body)) => {
+                if let Some(states) = &body.stored {
+                    region_states(self, states).await?;
+                }
+            }
+            Some(Body::TenantPageSealed(page)) => {
+                logged.page(&leaf.tenant_id, &page.page_id, page.generation);
+            }
+            Some(Body::TenantCreated(body)) => {
+                if let Some(page) = &body.settings_page {
+                    logged.page(&leaf.tenant_id, &page.page_id, page.generation);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Every page of a tenant opens under its current key and is the generation that the log has last.
+    async fn verify_pages(&self, tenant: &TenantId, logged: &Logged) -> Result<(), Error> {
+        let (owner, _) = self.tenant_row(tenant).await?.ok_or_else(Error::not_found)?;
+        let mut newest = logged.pages.get(tenant.as_str()).cloned().unwrap_or_default();
+        let mut after = None;
+        loop {
+            let scan = Scan {
+                range: Range::Pages(tenant.clone()),
+                reverse: false,
+                after,
+                limit: PAGE,
+            };
+            let rows = self.index.scan(&scan).await?;
+            let Some(last) = rows.last().map(|row| row.key.clone()) else {
+                break;
+            };
+            for row in rows {
+                let Key::Page(_, page) = row.key else { continue };
+                let message: PageRow = self.rows.open(&row.key, &row.value)?;
+                let stored = apply::page_under(&message, owner.current_key_version)
+                    .ok_or_else(|| Error::corrupt("page under another key"))?;
+                if newest.remove(&page.as_bytes()[..]) != Some(stored.generation) {
+                    return Err(Error::corrupt("page of another generation than the last leaf's"));
+                }
+                self.keys.check_page(tenant, &page, &stored).await?;
+            }
+            after = Some(last);
+        }
+        if newest.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::corrupt("a page that a leaf names has no row"))
         }
     }
 
@@ -406,6 +479,8 @@ struct Logged {
     footer: Option<Arc<FooterRead>>,
     /// Newest version of each descriptor that was corrected, by record.
     versions: BTreeMap<Bytes, u32>,
+    /// Newest generation of each page, by tenant.
+    pages: BTreeMap<String, BTreeMap<Bytes, u64>>,
     /// Newest settings by tenant, and their leaf's number in its sequence.
     settings: BTreeMap<String, (u64, SealedPayload)>,
 }
@@ -424,6 +499,12 @@ impl Logged {
         });
         self.footer = Some(Arc::clone(&read));
         Ok(read)
+    }
+
+    fn page(&mut self, tenant: &str, page: &Bytes, generation: u64) {
+        let pages = self.pages.entry(tenant.to_owned()).or_default();
+        let newest = pages.entry(page.clone()).or_default();
+        *newest = generation.max(*newest);
     }
 
     fn take(&mut self, leaf: StateLeaf) {

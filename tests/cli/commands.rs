@@ -307,3 +307,25 @@ fn a_message_and_a_transcript_go_in_and_come_back() {
     );
     assert!(said.contains("1 MiB"), "{said}");
 }
+
+#[test]
+fn keys_are_rotated_listed_and_destroyed() {
+    let place = Place::new();
+    let _server = Server::start(&place.data());
+    let (file, bytes) = place.file("call.bin", 1_000, 1);
+    let id = place.put(&file, &[]);
+    let said = done(&place.remote(&["keys", "rotate"]));
+    assert!(said.contains("succeeded"), "{said}");
+    let said = done(&place.remote(&["root", "rotate"]));
+    assert!(said.contains("succeeded"), "{said}");
+    let said = done(&place.remote(&["keys", "list"]));
+    assert!(said.contains("retired") && said.contains("enabled"), "{said}");
+    let said = done(&place.remote(&["root", "list", "--json"]));
+    assert!(said.contains("KEY_STATE_RETIRED"), "{said}");
+    let said = done(&place.remote(&["keys", "destroy", "1"]));
+    assert!(said.contains("destroyed"), "{said}");
+    let said = refused(&place.remote(&["keys", "destroy", "2"]), 1);
+    assert!(said.contains("KEY_IN_USE"), "{said}");
+    assert_eq!(done(&place.remote(&["keys", "operations"])).lines().count(), 3);
+    assert_eq!(place.get(&id), bytes);
+}

@@ -13,10 +13,11 @@ use callvault::{
         limits,
         record::{Descriptor, Kind as RecordKind, Query, Record, State, SubjectIdentifier},
     },
+    keys::provider::{EpochLabel, RootProvider},
     testing::world::{Engine, Snapshot, World},
     vault::{
-        Closing, DescriptorChange, Draft, Error, Kind, MessageSpec, Name, Order, PutSpec, TenantChange,
-        UpdateSpec, Vault,
+        Closing, DescriptorChange, Draft, Error, KeyState, Kind, MessageSpec, Name, OperationState, Order,
+        PutSpec, TenantChange, UpdateSpec, Vault,
     },
 };
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -204,6 +205,8 @@ impl Drive {
             Op::LoseIndex { crash } => self.lose_index(*crash).await,
             Op::RestoreIndex => self.restore_index().await,
             Op::Verify => self.verify().await,
+            Op::Rotate { tenant, killed } => self.rotate(*tenant, *killed).await,
+            Op::DestroyOldEpochs => self.destroy_old_epochs().await,
             Op::Faulty(fault, op) => {
                 self.arm(*fault);
                 self.call(op, Weather::Faulty).await;
@@ -221,6 +224,43 @@ impl Drive {
         self.world.close().await;
         self.snapshot = Some(self.world.snapshot_index().await.unwrap());
         assert_eq!(self.world.open().await.unwrap(), None, "nothing was lost");
+    }
+
+    /// Changes nothing that anybody sees, whatever happens to the process.
+    async fn rotate(&mut self, tenant: Option<u8>, killed: Option<u8>) {
+        let begun = match tenant.map(tenant_id) {
+            Some(tenant) => self.vault().rotate_tenant_key("keys", &tenant, None).await,
+            None => self.vault().rotate_root_epoch("keys", None).await,
+        };
+        let operation = match begun {
+            Ok(operation) => operation,
+            Err(error) => {
+                assert_eq!(error.kind, Kind::NotFound, "{error:?}");
+                return;
+            }
+        };
+        if let Some(millis) = killed {
+            tokio::time::sleep(Duration::from_millis(u64::from(millis))).await;
+            self.world.crash().await;
+            assert_eq!(self.world.open().await.unwrap(), None, "nothing was lost");
+        }
+        while self.vault().key_operation(&operation.id).await.unwrap().state == OperationState::Running {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.agrees().await;
+    }
+
+    /// What a sweep does in the end: from now on no older copy of keys is of use, and none may be needed.
+    async fn destroy_old_epochs(&mut self) {
+        let epochs = self.vault().root_epochs().await.unwrap();
+        let root = self.world.root_provider().unwrap();
+        for epoch in epochs.iter().filter(|epoch| epoch.state != KeyState::Enabled) {
+            let label = EpochLabel {
+                vault: *self.vault().id(),
+                epoch: epoch.epoch,
+            };
+            root.destroy(label, "").await.unwrap();
+        }
     }
 
     async fn lose_index(&mut self, crash: bool) {

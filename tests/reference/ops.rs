@@ -88,6 +88,13 @@ pub(crate) enum Op {
     /// An index as it was at some restart.
     RestoreIndex,
     Verify,
+    /// A tenant's key is rotated, or the root's; perhaps the process dies meanwhile, and goes on after it.
+    Rotate {
+        tenant: Option<u8>,
+        killed: Option<u8>,
+    },
+    /// Root keys that nothing needs any more are destroyed.
+    DestroyOldEpochs,
     /// The store fails while it happens.
     Faulty(Fault, Box<Op>),
     /// The store fails while a vault starts, perhaps from nothing.
@@ -242,6 +249,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => weather(),
         1 => prop_oneof![
             3 => Just(Op::Restart),
+            3 => (option::weighted(0.7, tenant()), option::weighted(0.3, 0..20u8))
+                .prop_map(|(tenant, killed)| Op::Rotate { tenant, killed }),
+            1 => Just(Op::DestroyOldEpochs),
             3 => Just(Op::Crash),
             3 => any::<bool>().prop_map(|crash| Op::LoseIndex { crash }),
             2 => Just(Op::RestoreIndex),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod harness;
+mod keys;
 mod listing;
 mod messages;
 mod reading;

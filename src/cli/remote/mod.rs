@@ -5,12 +5,14 @@ mod bench;
 mod fields;
 mod get;
 mod json;
+mod keys;
 mod ls;
 mod message;
 mod put;
 mod render;
 mod resume;
 mod retention;
+mod root;
 mod show;
 mod slice;
 mod tenant;
@@ -45,6 +47,12 @@ pub(super) enum Command {
     /// Say how long records are kept
     #[command(subcommand)]
     Retention(retention::Command),
+    /// List, rotate and destroy a tenant's keys
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// List and turn the region's root epochs
+    #[command(subcommand)]
+    Root(root::Command),
     /// Load a running server and tell how it answered
     Bench(bench::Bench),
 }
@@ -117,6 +125,8 @@ pub(super) fn run(command: Command) -> Result<(), CliError> {
             Command::Update(command) => command.run().await,
             Command::Tenant(command) => command.run().await,
             Command::Retention(command) => command.run().await,
+            Command::Keys(command) => command.run().await,
+            Command::Root(command) => command.run().await,
             Command::Bench(command) => command.run().await,
         }
     })

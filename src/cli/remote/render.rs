@@ -5,7 +5,7 @@ use prost_types::{Duration, Timestamp};
 use super::fields::word;
 use crate::{
     cli::terminal::{bytes, columns},
-    proto::v1::{Descriptor, Party, Record, RetentionClass, Tenant},
+    proto::v1::{Descriptor, KeyOperation, KeyVersion, Party, Record, RetentionClass, RootEpoch, Tenant},
 };
 
 /// The first row of a listing of records.
@@ -103,6 +103,95 @@ fn descriptor(about: &Descriptor, rows: &mut Rows) {
     rows.add("retention", &about.retention_class);
     rows.add("age", word("AGE_FLAG", about.age_flag().as_str_name()));
     rows.add("jurisdictions", about.jurisdictions.join(" "));
+}
+
+/// The first row of a listing of key versions.
+pub(super) fn key_version_head() -> Vec<String> {
+    [
+        "VERSION",
+        "STATE",
+        "CREATED",
+        "RETIRED",
+        "DESTROYED",
+        "SEALS",
+        "PAGES",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// One row of it.
+pub(super) fn key_version_row(version: &KeyVersion) -> Vec<String> {
+    vec![
+        version.version.to_string(),
+        word("KEY_STATE", version.state().as_str_name()),
+        time(version.create_time.as_ref()),
+        time(version.retire_time.as_ref()),
+        time(version.destroy_time.as_ref()),
+        version.seal_count.to_string(),
+        version.page_count.to_string(),
+    ]
+}
+
+/// The first row of a listing of root epochs.
+pub(super) fn epoch_head() -> Vec<String> {
+    [
+        "EPOCH",
+        "STATE",
+        "PROVIDER",
+        "CREATED",
+        "RETIRED",
+        "DESTROYED",
+        "PAGES",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// One row of it.
+pub(super) fn epoch_row(epoch: &RootEpoch) -> Vec<String> {
+    vec![
+        epoch.epoch.to_string(),
+        word("KEY_STATE", epoch.state().as_str_name()),
+        epoch.provider.clone(),
+        time(epoch.create_time.as_ref()),
+        time(epoch.retire_time.as_ref()),
+        time(epoch.destroy_time.as_ref()),
+        epoch.page_count.to_string(),
+    ]
+}
+
+/// The first row of a listing of operations.
+pub(super) fn operation_head() -> Vec<String> {
+    [
+        "OPERATION",
+        "WORK",
+        "TENANT",
+        "STATE",
+        "PAGES",
+        "CREATED",
+        "ENDED",
+        "MADE",
+        "REASON",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// One row of it.
+pub(super) fn operation_row(operation: &KeyOperation) -> Vec<String> {
+    let made = Some(operation.result).filter(|made| *made != 0);
+    vec![
+        operation.operation_id.clone(),
+        word("KEY_OPERATION_KIND", operation.kind().as_str_name()),
+        operation.tenant_id.clone(),
+        word("KEY_OPERATION_STATE", operation.state().as_str_name()),
+        format!("{}/{}", operation.pages_done, operation.pages_total),
+        time(operation.create_time.as_ref()),
+        time(operation.end_time.as_ref()),
+        made.map(|made| made.to_string()).unwrap_or_default(),
+        operation.reason.clone(),
+    ]
 }
 
 /// The first row of a listing of tenants.

@@ -1,6 +1,7 @@
 //! Between the API's messages and the domain: every malformed field is refused by its path, nothing is guessed.
 
 mod descriptor;
+mod key;
 mod path;
 mod query;
 mod record;
@@ -16,6 +17,7 @@ use crate::{
 };
 
 pub(super) use descriptor::{begin_spec, change, closing, message_spec, put_spec, size};
+pub(super) use key::{epoch_to_proto, key_version_to_proto, operation_to_proto, signing_key_to_proto};
 pub(super) use path::Path;
 pub(super) use query::{order, query};
 pub(super) use record::record_to_proto;

@@ -3,7 +3,7 @@
 use crate::{
     domain::{
         clock::Timestamp,
-        ids::{InvalidId, PageId, RecordId, RetentionClassId, TenantId},
+        ids::{InvalidId, OperationId, PageId, RecordId, RetentionClassId, TenantId},
     },
     index::{Change, Key, LeafDraft, LogId, LogKind, Range, Row, Scope, key::Number},
 };
@@ -84,7 +84,7 @@ impl Dice {
     /// None that happen.
     pub fn key(&mut self) -> Result<Key, InvalidId> {
         let tenant = self.tenant()?;
-        Ok(match self.below(19) {
+        Ok(match self.below(20) {
             0 => Key::Meta(self.pick(&META)),
             1 => Key::Epoch(self.number()),
             2 => Key::RegionPage(self.page()?),
@@ -106,6 +106,7 @@ impl Dice {
             14 => Key::BySubject(tenant, self.who(), self.time(), self.record()?),
             15 => Key::Identifier(tenant, self.blind()),
             16 => Key::External(tenant, self.blind()),
+            18 => Key::KeyOperation(self.operation()?),
             17 => Key::BySource(tenant, self.record()?, self.time(), self.record()?),
             _ => Key::Request(tenant, self.blind()),
         })
@@ -121,6 +122,7 @@ impl Dice {
         Ok(vec![
             Range::Epochs,
             Range::RegionPages,
+            Range::KeyOperations,
             Range::Logs,
             Range::Tenants,
             Range::TenantKeys(tenant.clone()),
@@ -150,6 +152,10 @@ impl Dice {
 
     fn page(&mut self) -> Result<PageId, InvalidId> {
         PageId::from_slice(&uuid(self.below(300)))
+    }
+
+    fn operation(&mut self) -> Result<OperationId, InvalidId> {
+        OperationId::from_slice(&uuid(self.below(300)))
     }
 
     fn class(&mut self) -> Result<RetentionClassId, InvalidId> {

@@ -173,6 +173,7 @@ fn same_table(range: &Range, after: Option<Key>) -> Option<Key> {
             (range, key),
             (Range::Epochs, Key::Epoch(_))
                 | (Range::RegionPages, Key::RegionPage(_))
+                | (Range::KeyOperations, Key::KeyOperation(_))
                 | (Range::Tenants, Key::Tenant(_))
                 | (Range::OpenPages, Key::OpenPage(..))
                 | (Range::Records(_), Key::Record(..))

@@ -28,6 +28,8 @@ use crate::{
 
 use super::*;
 
+mod rotation;
+
 struct Bench {
     _dir: tempfile::TempDir,
     store: Arc<dyn BlobStore>,

@@ -14,7 +14,7 @@ use super::Table;
 use crate::{
     domain::{
         clock::Timestamp,
-        ids::{PageId, RecordId},
+        ids::{OperationId, PageId, RecordId},
     },
     index::IndexError,
 };
@@ -127,6 +127,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn page(&mut self) -> Result<PageId, IndexError> {
         PageId::from_slice(&self.array::<16>()?).map_err(|_| undecodable())
+    }
+
+    pub(super) fn operation(&mut self) -> Result<OperationId, IndexError> {
+        OperationId::from_slice(&self.array::<16>()?).map_err(|_| undecodable())
     }
 
     pub(super) fn end(&self) -> Result<(), IndexError> {

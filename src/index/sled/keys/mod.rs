@@ -23,6 +23,7 @@ pub(super) enum Table {
     Meta = 0x01,
     Epoch = 0x02,
     RegionPage = 0x03,
+    KeyOperation = 0x04,
     Log = 0x10,
     LogNext = 0x11,
     Sequence = 0x12,
@@ -80,6 +81,7 @@ pub(super) fn encode(key: &Key) -> Vec<u8> {
         Key::Meta(name) => region::meta(name),
         Key::Epoch(epoch) => region::epoch(*epoch),
         Key::RegionPage(page) => region::page(page),
+        Key::KeyOperation(operation) => region::operation(operation),
         Key::Log(log) => logs::log(*log),
         Key::LogNext(log) => logs::next(*log),
         Key::Sequence(scope) => logs::sequence(scope),
@@ -123,6 +125,7 @@ pub(super) fn span(range: &Range) -> Span {
     match range {
         Range::Epochs => region::epochs(),
         Range::RegionPages => region::pages(),
+        Range::KeyOperations => region::operations(),
         Range::Logs => logs::all(),
         Range::Tenants => tenants::all(),
         Range::TenantKeys(tenant) => tenants::keys(tenant),

@@ -48,6 +48,11 @@ fn persisted_keys_stay_what_they_are() {
     let hex = |key: Key| hex::encode(encode(&key));
     assert_eq!(hex(Key::Meta("format")), "01666f726d617400");
     assert_eq!(hex(Key::Epoch(1)), "020000000000000001");
+    let operation = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+    assert_eq!(
+        hex(Key::KeyOperation(operation)),
+        "0401890a5dac96774bbcceb302099a8057"
+    );
     assert_eq!(hex(Key::TenantKey(tenant(), 2)), "21612d62000000000000000002");
     assert_eq!(
         hex(Key::OpenPage(tenant(), String::new(), 202_611)),

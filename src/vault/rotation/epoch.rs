@@ -1,0 +1,152 @@
+//! The root turns: a new epoch takes over the region's pages and keyring.
+
+use std::sync::Arc;
+
+use crate::{
+    index::{Change, Expect, Key, Range, Scan, Scope},
+    keys::{
+        provider::{EpochGrant, EpochLabel},
+        region::EpochKeys,
+    },
+    ledger::{
+        leaf,
+        outbox::{LedgerError, Until},
+    },
+    proto::storage::{EpochRow, PageStates, RootEpochCreated, RootEpochIntended, state_leaf::Body},
+};
+
+use super::{
+    super::{Error, Vault, apply},
+    KeyOperation, done_row,
+    staging::{Owner, Staging},
+};
+
+impl Vault {
+    /// Turns the root. The provider is asked for the same epoch again if an earlier attempt was cut short.
+    pub(super) async fn turn_root_epoch(&self, operation: &KeyOperation) -> Result<(), Error> {
+        let (before, _) = self.newest_epoch().await?;
+        let label = EpochLabel {
+            vault: self.realm.vault,
+            epoch: before.epoch + 1,
+        };
+        self.intend_epoch(operation, label.epoch).await?;
+        let grant = self.provider.create_epoch(label).await.map_err(provider_failed)?;
+        let key = self
+            .provider
+            .unwrap(label, &grant)
+            .await
+            .map_err(provider_failed)?;
+        let sealed_keyring = self.keys.seal_region_keyring(label.epoch, &key)?;
+        let next = Arc::new(EpochKeys::new(label.epoch, &key));
+        drop(key);
+
+        let mut staging = Staging::of(Owner::Region {
+            current: before.epoch,
+            next: &next,
+        });
+        let pages = self.all_rows(Range::RegionPages).await?.len() as u64;
+        staging.stage(self, operation, pages).await?;
+        let _gate = self.keys.region_gate().await;
+        staging.stage(self, operation, pages).await?;
+        let page_states = staging.finish(self).await?;
+        let created = self.created(operation, label, grant, sealed_keyring, page_states);
+        self.take_over(&operation.with_all(pages), &next, created).await
+    }
+
+    fn created(
+        &self,
+        operation: &KeyOperation,
+        label: EpochLabel,
+        grant: EpochGrant,
+        sealed_keyring: Vec<u8>,
+        page_states: Vec<PageStates>,
+    ) -> RootEpochCreated {
+        RootEpochCreated {
+            epoch: label.epoch,
+            provider: self.provider.kind().to_owned(),
+            handle: grant.handle,
+            wrapped_epoch_key: grant.wrapped.into(),
+            sealed_keyring: sealed_keyring.into(),
+            page_states,
+            operation_id: operation.id.as_bytes().to_vec().into(),
+        }
+    }
+
+    /// The pointer change; the caller holds the region's gate.
+    async fn take_over(
+        &self,
+        operation: &KeyOperation,
+        next: &Arc<EpochKeys>,
+        created: RootEpochCreated,
+    ) -> Result<(), Error> {
+        let now = self.clock.now();
+        let (before, value) = self.newest_epoch().await?;
+        let (before_key, epoch) = (Key::Epoch(before.epoch), created.epoch);
+        let change = Change {
+            expect: vec![
+                Expect::Absent(Key::Epoch(epoch)),
+                Expect::Equals(before_key, value),
+            ],
+            put: vec![
+                apply::epoch(&self.rows, &created, now),
+                apply::epoch_retired(&self.rows, before, now),
+                done_row(&self.rows, operation, epoch, now),
+            ],
+            leaves: vec![leaf::draft(
+                Scope::Region,
+                &operation.actor,
+                now,
+                Body::RootEpochCreated(created),
+            )],
+            ..Change::default()
+        };
+        // Whoever looks a page up from the moment of the commit on finds both open.
+        self.keys.admit_epoch(next);
+        let committed = self.ledger.commit(change, Until::Shipped).await;
+        if matches!(committed, Ok(_) | Err(LedgerError::NotShipped)) {
+            self.keys.use_epoch(epoch);
+        }
+        Ok(committed.map(|_| ())?)
+    }
+
+    /// Says in the log, before the provider is asked, that an epoch is about to be made.
+    async fn intend_epoch(&self, operation: &KeyOperation, epoch: u64) -> Result<(), Error> {
+        let intended = RootEpochIntended {
+            epoch,
+            provider: self.provider.kind().to_owned(),
+        };
+        let change = Change {
+            leaves: vec![leaf::draft(
+                Scope::Region,
+                &operation.actor,
+                self.clock.now(),
+                Body::RootEpochIntended(intended),
+            )],
+            ..Change::default()
+        };
+        self.ledger.commit(change, Until::Shipped).await?;
+        Ok(())
+    }
+
+    /// The newest epoch that is known, and its row's value.
+    async fn newest_epoch(&self) -> Result<(EpochRow, Vec<u8>), Error> {
+        let scan = Scan {
+            range: Range::Epochs,
+            reverse: true,
+            after: None,
+            limit: 1,
+        };
+        let newest = self.index.scan(&scan).await?.pop();
+        let row = newest.ok_or_else(|| Error::corrupt("key material"))?;
+        let epoch: EpochRow = self.rows.open(&row.key, &row.value)?;
+        if epoch.epoch != self.keys.current_epoch() {
+            // An earlier attempt was applied without an answer.
+            self.keys.use_epoch(epoch.epoch);
+        }
+        Ok((epoch, row.value))
+    }
+}
+
+fn provider_failed(error: crate::keys::provider::ProviderError) -> Error {
+    crate::keys::KeyError::Provider(error).into()
+}

@@ -1,0 +1,456 @@
+//! Long work on keys: asked for, in the log, done by one task, one after the other, and taken up again after a restart.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Mutex, Notify, watch};
+
+use crate::{
+    domain::{
+        clock::Timestamp,
+        ids::{OperationId, RequestId, TenantId},
+        limits,
+    },
+    index::{Change, Key, Range, Row, Scan, Scope},
+    ledger::{leaf, outbox::Until},
+    proto::storage::{KeyOperationBegun, KeyOperationKind, KeyOperationRow, state_leaf::Body},
+};
+
+use super::super::{Error, Kind, Vault, rows::RowCodec};
+
+/// How long to wait before work that failed is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Pages between two notes of progress, each of which is a durable write.
+const NOTE_EVERY: u64 = 1_024;
+/// Operations read at once.
+const BATCH: usize = 100;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperationWork {
+    /// A new version of a tenant's key.
+    RotateTenantKey(TenantId),
+    /// A new root epoch.
+    RotateRootEpoch,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperationState {
+    /// Under way, or waiting for its turn.
+    Running = 1,
+    /// Done.
+    Succeeded = 2,
+    /// It cannot be done: whose keys they were is gone.
+    Failed = 3,
+}
+
+/// Long work on keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyOperation {
+    /// Minted by the vault.
+    pub id: OperationId,
+    /// What is to be done.
+    pub work: OperationWork,
+    /// How far it is.
+    pub state: OperationState,
+    /// Alias of who asked.
+    pub actor: String,
+    /// Pages done.
+    pub done: u64,
+    /// Pages there are.
+    pub total: u64,
+    /// When it was asked for.
+    pub created: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// The version or epoch that it made.
+    pub result: Option<u64>,
+    /// Why it does not get on, while it does not.
+    pub reason: Option<String>,
+    request_mac: Vec<u8>,
+}
+
+impl KeyOperation {
+    /// With all of its pages done.
+    pub(super) fn with_all(&self, pages: u64) -> Self {
+        Self {
+            done: pages,
+            total: pages,
+            ..self.clone()
+        }
+    }
+}
+
+/// The task that works.
+#[derive(Debug, Default)]
+pub(in crate::vault) struct Work {
+    wake: Notify,
+    beginning: Mutex<()>,
+}
+
+impl Vault {
+    /// Asks for a new version of a tenant's key; returns when that is in the bucket. One that is under way is returned instead.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if there is no such tenant; [`Kind::AlreadyExists`] if the request asked for something else before.
+    pub async fn rotate_tenant_key(
+        &self,
+        actor: &str,
+        tenant: &TenantId,
+        request: Option<&RequestId>,
+    ) -> Result<KeyOperation, Error> {
+        self.tenant_row(tenant).await?.ok_or_else(Error::not_found)?;
+        let work = OperationWork::RotateTenantKey(tenant.clone());
+        self.begin_operation(actor, work, request).await
+    }
+
+    /// Asks for a new root epoch; likewise.
+    ///
+    /// # Errors
+    /// As [`Self::rotate_tenant_key`].
+    pub async fn rotate_root_epoch(
+        &self,
+        actor: &str,
+        request: Option<&RequestId>,
+    ) -> Result<KeyOperation, Error> {
+        self.begin_operation(actor, OperationWork::RotateRootEpoch, request)
+            .await
+    }
+
+    /// One operation; what is said of one that is done is in the bucket.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`].
+    pub async fn key_operation(&self, id: &OperationId) -> Result<KeyOperation, Error> {
+        let key = Key::KeyOperation(*id);
+        let value = self.index.get(&key).await?.ok_or_else(Error::not_found)?;
+        let operation = parse(&self.rows, &Row { key, value })?;
+        if operation.state == OperationState::Succeeded {
+            self.ship_before_repeating().await?;
+        }
+        Ok(operation)
+    }
+
+    /// Operations, newest first, after `after`.
+    ///
+    /// # Errors
+    /// What the index answered.
+    pub async fn key_operations(
+        &self,
+        after: Option<&OperationId>,
+        limit: usize,
+    ) -> Result<Vec<KeyOperation>, Error> {
+        let scan = Scan {
+            range: Range::KeyOperations,
+            reverse: true,
+            after: after.copied().map(Key::KeyOperation),
+            limit: limit.clamp(1, 1_000),
+        };
+        let rows = self.index.scan(&scan).await?;
+        rows.iter().map(|row| parse(&self.rows, row)).collect()
+    }
+
+    async fn begin_operation(
+        &self,
+        actor: &str,
+        work: OperationWork,
+        request: Option<&RequestId>,
+    ) -> Result<KeyOperation, Error> {
+        let _one_at_a_time = self.key_work.beginning.lock().await;
+        let mac = request.map(|request| self.rows.request_mac(request).to_vec());
+        let mac = mac.unwrap_or_default();
+        if let Some(found) = self.operation_before(&work, &mac).await? {
+            self.ship_before_repeating().await?;
+            return Ok(found);
+        }
+        let now = self.clock.now();
+        let operation = KeyOperation {
+            id: OperationId::mint(now, &*self.rng)?,
+            state: OperationState::Running,
+            actor: actor.to_owned(),
+            done: 0,
+            total: 0,
+            created: now,
+            ended: None,
+            result: None,
+            reason: None,
+            request_mac: mac,
+            work,
+        };
+        let body = KeyOperationBegun {
+            operation_id: operation.id.as_bytes().to_vec().into(),
+            kind: kind(&operation.work).into(),
+            request_mac: operation.request_mac.clone().into(),
+        };
+        let scope = match &operation.work {
+            OperationWork::RotateTenantKey(tenant) => Scope::Tenant(tenant.clone()),
+            OperationWork::RotateRootEpoch => Scope::Region,
+        };
+        let change = Change {
+            put: vec![row(&self.rows, &operation)],
+            leaves: vec![leaf::draft(scope, actor, now, Body::KeyOperationBegun(body))],
+            ..Change::default()
+        };
+        let begun = self.ledger.commit(change, Until::Shipped).await;
+        // It is queued even if the bucket did not take it in time.
+        self.key_work.wake.notify_one();
+        begun?;
+        Ok(operation)
+    }
+
+    /// The same work under way, or the same request of the last day.
+    async fn operation_before(
+        &self,
+        work: &OperationWork,
+        mac: &[u8],
+    ) -> Result<Option<KeyOperation>, Error> {
+        let oldest = self.clock.now().plus_micros(-limits::REQUEST_ID_MICROS);
+        let mut after = None;
+        loop {
+            let page = self.key_operations(after.as_ref(), BATCH).await?;
+            for found in &page {
+                let same_request = !mac.is_empty() && found.request_mac == mac && found.created > oldest;
+                if same_request && found.work != *work {
+                    return Err(Error::new(
+                        Kind::AlreadyExists,
+                        "REQUEST_ID_REUSED",
+                        "the request_id was used for something else; use a new one for each request",
+                    ));
+                }
+                if same_request || (found.state == OperationState::Running && found.work == *work) {
+                    return Ok(Some(found.clone()));
+                }
+            }
+            match page.last() {
+                // What runs for longer than a day is met by whoever asks again: it is found by the task.
+                Some(last) if page.len() == BATCH && last.created > oldest => after = Some(last.id),
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// Works until `stop` is set: what was begun before the last process ended comes first.
+    pub(in crate::vault) async fn work_on_keys(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        loop {
+            let again = tokio::select! {
+                left = self.work_once() => left,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            tokio::select! {
+                () = self.key_work.wake.notified() => {}
+                () = tokio::time::sleep(PAUSE), if again => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// Does all that is to be done; returns whether something is left.
+    async fn work_once(&self) -> bool {
+        let running = match self.running_operations().await {
+            Ok(running) => running,
+            Err(error) => {
+                tracing::warn!(%error, "key operations cannot be read, trying again");
+                return true;
+            }
+        };
+        let mut left = false;
+        for operation in running {
+            let outcome = match &operation.work {
+                OperationWork::RotateTenantKey(tenant) => self.turn_tenant_key(&operation, tenant).await,
+                OperationWork::RotateRootEpoch => self.turn_root_epoch(&operation).await,
+            };
+            if let Err(error) = outcome {
+                left |= self.not_done(&operation, &error).await;
+            }
+        }
+        left
+    }
+
+    /// Says why an operation does not get on; returns whether it will be tried again.
+    async fn not_done(&self, operation: &KeyOperation, error: &Error) -> bool {
+        tracing::warn!(operation = %operation.id, reason = error.reason, %error, "a key operation does not get on");
+        let gone = error.kind == Kind::NotFound;
+        let said = KeyOperation {
+            state: if gone {
+                OperationState::Failed
+            } else {
+                OperationState::Running
+            },
+            ended: gone.then(|| self.clock.now()),
+            reason: Some(error.reason.to_owned()),
+            ..operation.clone()
+        };
+        // An operation that was done while its answer was lost must not run again.
+        match self.index.get(&Key::KeyOperation(operation.id)).await {
+            Ok(Some(value)) => {
+                let key = Key::KeyOperation(operation.id);
+                let now = parse(&self.rows, &Row { key, value });
+                if now.is_ok_and(|now| now.state == OperationState::Succeeded) {
+                    return false;
+                }
+            }
+            _ => return true,
+        }
+        let change = Change {
+            put: vec![row(&self.rows, &said)],
+            ..Change::default()
+        };
+        if let Err(error) = self.index.commit(change).await {
+            tracing::warn!(%error, "a key operation's state was not written");
+        }
+        !gone
+    }
+
+    async fn running_operations(&self) -> Result<Vec<KeyOperation>, Error> {
+        let mut running = Vec::new();
+        let mut after: Option<OperationId> = None;
+        loop {
+            let page = self.key_operations(after.as_ref(), BATCH).await?;
+            after = page.last().map(|last| last.id);
+            let full = page.len() == BATCH;
+            running.extend(
+                page.into_iter()
+                    .filter(|found| found.state == OperationState::Running),
+            );
+            if !full {
+                // Oldest first.
+                running.reverse();
+                return Ok(running);
+            }
+        }
+    }
+
+    /// Remembers how far an operation is, now and then.
+    pub(super) async fn note_progress(
+        &self,
+        operation: &KeyOperation,
+        done: u64,
+        total: u64,
+    ) -> Result<(), Error> {
+        if done % NOTE_EVERY >= 32 && done < total {
+            return Ok(());
+        }
+        let noted = KeyOperation {
+            done,
+            total,
+            reason: None,
+            ..operation.clone()
+        };
+        let change = Change {
+            put: vec![row(&self.rows, &noted)],
+            ..Change::default()
+        };
+        self.index.commit(change).await?;
+        Ok(())
+    }
+}
+
+/// The row of an operation that made version or epoch `result`.
+pub(in crate::vault) fn done_row(
+    rows: &RowCodec,
+    operation: &KeyOperation,
+    result: u64,
+    at: Timestamp,
+) -> Row {
+    let ended = KeyOperation {
+        state: OperationState::Succeeded,
+        ended: Some(at),
+        result: Some(result),
+        reason: None,
+        ..operation.clone()
+    };
+    row(rows, &ended)
+}
+
+/// The row of an operation that a leaf says was asked for.
+pub(in crate::vault) fn begun_row(
+    rows: &RowCodec,
+    body: &KeyOperationBegun,
+    scope: &Scope,
+    actor: &str,
+    at: Timestamp,
+) -> Option<Row> {
+    let work = match (body.kind(), scope) {
+        (KeyOperationKind::RotateTenantKey, Scope::Tenant(tenant)) => {
+            OperationWork::RotateTenantKey(tenant.clone())
+        }
+        (KeyOperationKind::RotateRootEpoch, Scope::Region) => OperationWork::RotateRootEpoch,
+        _ => return None,
+    };
+    let operation = KeyOperation {
+        id: OperationId::from_slice(&body.operation_id).ok()?,
+        work,
+        state: OperationState::Running,
+        actor: actor.to_owned(),
+        done: 0,
+        total: 0,
+        created: at,
+        ended: None,
+        result: None,
+        reason: None,
+        request_mac: body.request_mac.to_vec(),
+    };
+    Some(row(rows, &operation))
+}
+
+pub(super) fn parse(rows: &RowCodec, row: &Row) -> Result<KeyOperation, Error> {
+    let corrupt = || Error::corrupt("index row");
+    let Key::KeyOperation(id) = row.key else {
+        return Err(corrupt());
+    };
+    let message: KeyOperationRow = rows.open(&row.key, &row.value)?;
+    let work = match message.kind() {
+        KeyOperationKind::RotateTenantKey => {
+            OperationWork::RotateTenantKey(message.tenant_id.parse().map_err(|_| corrupt())?)
+        }
+        KeyOperationKind::RotateRootEpoch => OperationWork::RotateRootEpoch,
+        KeyOperationKind::Unspecified => return Err(corrupt()),
+    };
+    let state = match message.state {
+        1 => OperationState::Running,
+        2 => OperationState::Succeeded,
+        3 => OperationState::Failed,
+        _ => return Err(corrupt()),
+    };
+    Ok(KeyOperation {
+        id,
+        work,
+        state,
+        actor: message.actor,
+        done: message.done,
+        total: message.total,
+        created: Timestamp(message.created_micros),
+        ended: super::moment(message.ended_micros),
+        result: (message.result != 0).then_some(message.result),
+        reason: Some(message.reason).filter(|reason| !reason.is_empty()),
+        request_mac: message.request_mac.to_vec(),
+    })
+}
+
+fn row(rows: &RowCodec, operation: &KeyOperation) -> Row {
+    let tenant_id = match &operation.work {
+        OperationWork::RotateTenantKey(tenant) => tenant.to_string(),
+        OperationWork::RotateRootEpoch => String::new(),
+    };
+    let message = KeyOperationRow {
+        kind: kind(&operation.work).into(),
+        tenant_id,
+        state: operation.state as u32,
+        actor: operation.actor.clone(),
+        request_mac: operation.request_mac.clone().into(),
+        done: operation.done,
+        total: operation.total,
+        created_micros: operation.created.micros(),
+        ended_micros: operation.ended.map_or(0, Timestamp::micros),
+        result: operation.result.unwrap_or(0),
+        reason: operation.reason.clone().unwrap_or_default(),
+    };
+    rows.row(Key::KeyOperation(operation.id), &message)
+}
+
+fn kind(work: &OperationWork) -> KeyOperationKind {
+    match work {
+        OperationWork::RotateTenantKey(_) => KeyOperationKind::RotateTenantKey,
+        OperationWork::RotateRootEpoch => KeyOperationKind::RotateRootEpoch,
+    }
+}

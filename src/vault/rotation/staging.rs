@@ -1,0 +1,176 @@
+//! Every page of an owner, sealed again beside its current generation.
+
+use std::collections::HashMap;
+
+use crate::{
+    domain::ids::{PageId, TenantId},
+    index::{Change, Expect, IndexError, Key, Range, Row, Scan},
+    keys::{region::EpochKeys, store::StoredPage, tenant::TenantKeys},
+    proto::storage::{PageRow, PageStates},
+};
+
+use super::{
+    super::{Error, Vault, apply},
+    KeyOperation,
+    states::{Sealed, States},
+};
+
+/// Pages of one transaction: a state of many punctures is 70 KiB, and there are two of each page.
+const PAGES: usize = 32;
+/// How often pages that change under the hand are staged again before the gate is held.
+const RACES: usize = 8;
+
+/// Whose pages, and what seals them next.
+#[derive(Debug)]
+pub(super) enum Owner<'a> {
+    Tenant {
+        tenant: &'a TenantId,
+        current: u64,
+        next: &'a TenantKeys,
+    },
+    Region {
+        current: u64,
+        next: &'a EpochKeys,
+    },
+}
+
+/// Pages that are staged.
+#[derive(Debug)]
+pub(super) struct Staging<'a> {
+    owner: Owner<'a>,
+    /// The generation that was staged of each page, in this attempt: what an earlier one staged is under a key that is lost.
+    staged: HashMap<PageId, u64>,
+    states: States,
+}
+
+impl<'a> Staging<'a> {
+    pub(super) fn of(owner: Owner<'a>) -> Self {
+        Self {
+            owner,
+            staged: HashMap::new(),
+            states: States::default(),
+        }
+    }
+
+    /// Stages every page that is not, or has changed since it was; notes how many of `pages` are.
+    pub(super) async fn stage(
+        &mut self,
+        vault: &Vault,
+        operation: &KeyOperation,
+        pages: u64,
+    ) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let scan = Scan {
+                range: self.owner.range(),
+                reverse: false,
+                after,
+                limit: PAGES,
+            };
+            let rows = vault.index.scan(&scan).await?;
+            let Some(last) = rows.last().map(|row| row.key.clone()) else {
+                return Ok(());
+            };
+            self.stage_rows(vault, rows).await?;
+            vault
+                .note_progress(operation, self.staged.len() as u64, pages)
+                .await?;
+            after = Some(last);
+        }
+    }
+
+    /// The objects that hold all that is staged.
+    pub(super) async fn finish(mut self, vault: &Vault) -> Result<Vec<PageStates>, Error> {
+        self.states.finish(vault).await
+    }
+
+    async fn stage_rows(&mut self, vault: &Vault, mut rows: Vec<Row>) -> Result<(), Error> {
+        for _ in 0..RACES {
+            match self.try_rows(vault, &rows).await {
+                Err(Error {
+                    reason: "CONFLICT", ..
+                }) => {
+                    let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
+                    let values = vault.index.get_many(&keys).await?;
+                    let found = keys.into_iter().zip(values);
+                    rows = found
+                        .filter_map(|(key, value)| Some(Row { key, value: value? }))
+                        .collect();
+                }
+                done => return done,
+            }
+        }
+        Err(IndexError::Expectation(0).into())
+    }
+
+    async fn try_rows(&mut self, vault: &Vault, rows: &[Row]) -> Result<(), Error> {
+        let mut change = Change::default();
+        let mut staged = Vec::new();
+        for row in rows {
+            let Some(page) = self.owner.page(&row.key) else {
+                continue;
+            };
+            let message: PageRow = vault.rows.open(&row.key, &row.value)?;
+            let stored = apply::page_under(&message, self.owner.current())
+                .ok_or_else(|| Error::corrupt("key material"))?;
+            if self.staged.get(&page) == Some(&(stored.generation + 1)) {
+                continue;
+            }
+            let next = self.owner.reseal(vault, &page, &stored).await?;
+            change
+                .expect
+                .push(Expect::Equals(row.key.clone(), row.value.clone()));
+            change.put.push(
+                vault
+                    .rows
+                    .row(row.key.clone(), &apply::page_staging(&stored, &next)),
+            );
+            staged.push((page, next));
+        }
+        if staged.is_empty() {
+            return Ok(());
+        }
+        vault.index.commit(change).await?;
+        for (page, next) in staged {
+            self.staged.insert(page, next.generation);
+            self.states.add(vault, self.owner.sealed(&page, &next)).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Owner<'_> {
+    fn range(&self) -> Range {
+        match self {
+            Self::Tenant { tenant, .. } => Range::Pages((*tenant).clone()),
+            Self::Region { .. } => Range::RegionPages,
+        }
+    }
+
+    fn page(&self, key: &Key) -> Option<PageId> {
+        match key {
+            Key::Page(_, page) | Key::RegionPage(page) => Some(*page),
+            _ => None,
+        }
+    }
+
+    fn current(&self) -> u64 {
+        match self {
+            Self::Tenant { current, .. } | Self::Region { current, .. } => *current,
+        }
+    }
+
+    async fn reseal(&self, vault: &Vault, page: &PageId, stored: &StoredPage) -> Result<StoredPage, Error> {
+        Ok(match self {
+            Self::Tenant { tenant, next, .. } => vault.keys.reseal_page(tenant, page, stored, next).await?,
+            Self::Region { next, .. } => vault.keys.reseal_region_page(page, stored, next)?,
+        })
+    }
+
+    fn sealed(&self, page: &PageId, next: &StoredPage) -> Sealed {
+        match self {
+            Self::Tenant { .. } => Sealed::Tenant(apply::tenant_page_leaf(page, next)),
+            Self::Region { .. } => Sealed::Region(apply::region_page_leaf(page, next)),
+        }
+    }
+}
