@@ -143,7 +143,7 @@ class Vault:
         checkpoints = self.bucket.glob("log/state/*/*/checkpoint")
         logs = [Log(self.bucket, name_of(self.id), *path.parts[-3:-1]) for path in checkpoints]
         leaves = self.in_order(logs)
-        self.open_epochs(leaves)
+        self.open_epoch(leaves)
         for log in logs:
             log.verify(self.signer.public_key().public_bytes_raw())
         anchor = decode("Anchor", self.framed("anchor", b"CVA1"), "anchor")
@@ -152,6 +152,7 @@ class Vault:
         for head in anchor["heads"] + [head for log in logs for head in log.opened["retired"]]:
             have = hashes.get(head["origin"], [])[: head["size"]]
             need(merkle(have) == head["root"], f"{head['origin']}: is not, or not beyond, what was remembered of it")
+        self.open_keys(leaves)
         for leaf in leaves:
             self.apply(leaf)
         self.adopt()
@@ -173,42 +174,69 @@ class Vault:
             need(number == 1 or (of, number - 1) in numbered, f"{of or 'the region'}: no leaf {number - 1}")
         return [numbered[key][1] for key in sorted(numbered)] + facts
 
-    def open_epochs(self, leaves):
-        self.epochs, self.region_pages = {}, {}
-        for e in sorted((leaf["root_epoch_created"] for leaf in leaves if leaf["root_epoch_created"]), key=lambda e: e["epoch"]):
-            what, number = f"epoch {e['epoch']}", u64(e["epoch"])
-            need(e["provider"] == "file", f"{what}: provider {e['provider']}")
-            file = self.framed(f"epoch-{e['epoch']:08}.key", b"CVE1")
-            need(file[:24] == self.id + number and file[56:] == e["wrapped_epoch_key"], f"{what}: key file")
-            key = self.epochs[e["epoch"]] = unseal(file[24:56], file[56:], context("epoch-key", self.id, number), what)
-            aad = context("region-keyring", self.id, self.region, number)
-            keyring = unseal(derive(key, "region-keyring"), e["sealed_keyring"], aad, f"{what}, keyring")
-            keyring = decode("RegionKeyring", keyring, f"{what}, keyring")
-            need(keyring["manifest_sha256"] == sha256(self.manifest), "vault/manifest: is not the one that the keyring names")
-            self.signer = Ed25519PrivateKey.from_private_bytes(keyring["signing_keys"][-1]["seed"])
+    def open_epoch(self, leaves):
+        """The newest epoch: older ones may be destroyed, and nothing needs them."""
+        e = max((leaf["root_epoch_created"] for leaf in leaves if leaf["root_epoch_created"]), key=lambda e: e["epoch"])
+        what, number = f"epoch {e['epoch']}", u64(e["epoch"])
+        need(e["provider"] == "file", f"{what}: provider {e['provider']}")
+        file = self.framed(f"epoch-{e['epoch']:08}.key", b"CVE1")
+        need(file[:24] == self.id + number and file[56:] == e["wrapped_epoch_key"], f"{what}: key file")
+        self.epoch = {e["epoch"]: unseal(file[24:56], file[56:], context("epoch-key", self.id, number), what)}
+        aad = context("region-keyring", self.id, self.region, number)
+        keyring = unseal(derive(self.epoch[e["epoch"]], "region-keyring"), e["sealed_keyring"], aad, f"{what}, keyring")
+        keyring = decode("RegionKeyring", keyring, f"{what}, keyring")
+        need(keyring["manifest_sha256"] == sha256(self.manifest), "vault/manifest: is not the one that the keyring names")
+        self.signer = Ed25519PrivateKey.from_private_bytes(keyring["signing_keys"][-1]["seed"])
 
-    def apply(self, leaf):
-        id, created, payload = leaf["tenant_id"], leaf["tenant_created"], leaf["tenant_created"] or leaf["tenant_updated"]
-        if id:
-            tenant = self.tenants.setdefault(id, {"pages": {}, "classes": []})
-        if p := leaf["region_page_sealed"]:
-            self.open_page(self.region_pages, p, self.epochs, p["epoch"], "region-page", self.region)
-        if created:
-            k, what = created["key"], f"key of tenant {id}"
+    def open_keys(self, leaves):
+        """Of every key and page the newest: the region's pages, the tenants' keys, their pages."""
+        newest, keys, self.region_pages = {}, {}, {}
+
+        def seen(owner, *pages):
+            for p in pages:
+                at = newest.setdefault(owner, {})
+                at[p["page_id"]] = max(at.get(p["page_id"], p), p, key=lambda p: p["generation"])
+
+        for leaf in leaves:
+            id, created, rotated = leaf["tenant_id"], leaf["tenant_created"], leaf["tenant_key_rotated"]
+            if e := leaf["root_epoch_created"]:
+                seen("", *self.states("RegionPageStates", e["page_states"]))
+            if p := leaf["region_page_sealed"]:
+                seen("", *(self.states("RegionPageStates", [p["stored"]]) if p["stored"] else [p]))
+            if p := created["settings_page"] if created else leaf["tenant_page_sealed"]:
+                seen(id, p)
+            if rotated:
+                seen(id, *self.states("TenantPageStates", rotated["page_states"]))
+            if k := created or rotated:
+                keys[id] = max(keys.get(id, k), k, key=lambda k: k["key"]["version"])
+        for p in newest.get("", {}).values():
+            self.open_page(self.region_pages, p, self.epoch, p["epoch"], "region-page", self.region)
+        for id, said in keys.items():
+            self.tenants[id] = tenant = {"pages": {}, "classes": []}
+            k, what = said["key"], f"key of tenant {id}"
             fields = u64(k["version"]), k["root_id"], k["region_page_id"], u32(k["slot"])
             slot = slot_key(self.region_pages, k["region_page_id"], k["slot"], what)
             key = committed(unseal(slot, k["wrapped_key"], context("wrapped-tenant-key", self.id, id, *fields), what), k, what)
             aad, what = context("tenant-keyring", self.id, id, u64(k["version"])), f"keyring of tenant {id}"
-            tenant["keys"] = {k["version"]: key}
-            tenant["keyring"] = decode("TenantKeyring", unseal(derive(key, "tenant-keyring"), created["sealed_keyring"], aad, what), what)
-        if p := created["settings_page"] if created else leaf["tenant_page_sealed"]:
-            self.open_page(tenant["pages"], p, tenant["keys"], p["key_version"], "tenant-page", id)
+            tenant["keyring"] = decode("TenantKeyring", unseal(derive(key, "tenant-keyring"), said["sealed_keyring"], aad, what), what)
+            for p in newest[id].values():
+                self.open_page(tenant["pages"], p, {k["version"]: key}, p["key_version"], "tenant-page", id)
+
+    def states(self, kind, objects):
+        """The sealed page states in objects of many."""
+        for named in objects:
+            pages = decode(kind, self.payload(named, "page states"), "page states")["pages"]
+            need(len(pages) == named["pages"], "page states: number of pages")
+            yield from pages
+
+    def apply(self, leaf):
+        id, payload = leaf["tenant_id"], leaf["tenant_created"] or leaf["tenant_updated"]
         if payload:
             s, what = payload["settings"], f"settings of tenant {id}"
             aad, key = context("payload", self.id, id, "settings", u64(s["version"])), derive(self.dek(id, s, "settings", what), "payload")
-            tenant["settings"] = decode("TenantSettings", unseal(key, self.payload(s, what), aad, what), what)
+            self.tenants[id]["settings"] = decode("TenantSettings", unseal(key, self.payload(s, what), aad, what), what)
         if leaf["retention_class_created"]:
-            tenant["classes"].append(leaf["retention_class_created"]["retention_class"])
+            self.tenants[id]["classes"].append(leaf["retention_class_created"]["retention_class"])
         if u := leaf["record_updated"]:
             self.updates.setdefault(u["record_id"], {})[u["descriptor_version"]] = u["descriptor"]
         if put := leaf["records_put"]:
@@ -221,7 +249,7 @@ class Vault:
         need(key in keys, f"{what}: no key {key}")
         aad = context(f"{label}-state", self.id, owner, p["page_id"], u64(p["generation"]), u64(key))
         nodes = page_nodes(unseal(derive(keys[key], label), p["sealed_state"], aad, what), what)
-        pages[p["page_id"]] = max(pages.get(p["page_id"], (0, [])), (p["generation"], nodes))
+        pages[p["page_id"]] = p["generation"], nodes
 
     def dek(self, tenant, wrapped, owner, what):
         slot = slot_key(self.tenants[tenant]["pages"], wrapped["page_id"], wrapped["slot"], what)

@@ -40,7 +40,7 @@ async fn a_key_admin_rotates_looks_and_destroys() {
     );
     assert_eq!(
         why(keys.destroy_key_version(TENANT, 0).await),
-        is("INVALID_ARGUMENT", "version")
+        is("INVALID_FIELD", "version")
     );
 
     let turned = keys
