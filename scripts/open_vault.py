@@ -321,6 +321,7 @@ class Vault:
         for version in sorted(sealed):
             step, aad = f"{what}, descriptor {version}", context("descriptor", *place, u32(version), binding)
             descriptor = decode("Descriptor", unseal(derive(dek, "descriptor"), sealed[version], aad, step), step)
+        descriptor = {name: value for name, value in descriptor.items() if name != "incomplete" or value}
         descriptor["labels"] = {label["key"]: label["value"] for label in descriptor["labels"]}
         whole, digests, target = hashlib.sha256(), b"", str(out / name_of(id)) if out else None
         with open(self.bucket / put["object_key"], "rb") as blob, open(f"{target}.part" if out else os.devnull, "wb") as sink:

@@ -22,7 +22,7 @@ impl Client {
             tenant_id: tenant_id.to_owned(),
         };
         let list = || async { self.key_service().list_key_versions(request.clone()).await };
-        Ok(self.retry.run(list).await?.into_inner().key_versions)
+        Ok(self.usual_patience().run(list).await?.into_inner().key_versions)
     }
 
     /// Begins to rotate a tenant's key.
@@ -35,7 +35,7 @@ impl Client {
     ) -> Result<KeyOperation, ClientError> {
         request.request_id = request_id(request.request_id);
         let rotate = || async { self.key_service().rotate_tenant_key(request.clone()).await };
-        operation(self.retry.run(rotate).await?.into_inner().operation)
+        operation(self.usual_patience().run(rotate).await?.into_inner().operation)
     }
 
     /// Destroys a retired version of a tenant's key.
@@ -52,7 +52,7 @@ impl Client {
             version,
         };
         let destroy = || async { self.key_service().destroy_key_version(request.clone()).await };
-        let answer = self.retry.run(destroy).await?.into_inner();
+        let answer = self.usual_patience().run(destroy).await?.into_inner();
         answer
             .key_version
             .ok_or(ClientError::Protocol("an answer without a key version"))
@@ -68,7 +68,7 @@ impl Client {
     ) -> Result<KeyOperation, ClientError> {
         request.request_id = request_id(request.request_id);
         let rotate = || async { self.key_service().rotate_root_epoch(request.clone()).await };
-        operation(self.retry.run(rotate).await?.into_inner().operation)
+        operation(self.usual_patience().run(rotate).await?.into_inner().operation)
     }
 
     /// The region's root epochs, oldest first.
@@ -81,7 +81,7 @@ impl Client {
                 .list_root_epochs(ListRootEpochsRequest {})
                 .await
         };
-        Ok(self.retry.run(list).await?.into_inner().root_epochs)
+        Ok(self.usual_patience().run(list).await?.into_inner().root_epochs)
     }
 
     /// The public keys that have signed the region's logs, oldest first.
@@ -94,7 +94,7 @@ impl Client {
                 .list_signing_keys(ListSigningKeysRequest {})
                 .await
         };
-        Ok(self.retry.run(list).await?.into_inner().signing_keys)
+        Ok(self.usual_patience().run(list).await?.into_inner().signing_keys)
     }
 
     /// How far an operation is.
@@ -106,7 +106,7 @@ impl Client {
             operation_id: operation_id.to_owned(),
         };
         let get = || async { self.key_service().get_key_operation(request.clone()).await };
-        operation(self.retry.run(get).await?.into_inner().operation)
+        operation(self.usual_patience().run(get).await?.into_inner().operation)
     }
 
     /// One page of operations, newest first.
@@ -118,7 +118,7 @@ impl Client {
         request: ListKeyOperationsRequest,
     ) -> Result<ListKeyOperationsResponse, ClientError> {
         let list = || async { self.key_service().list_key_operations(request.clone()).await };
-        Ok(self.retry.run(list).await?.into_inner())
+        Ok(self.usual_patience().run(list).await?.into_inner())
     }
 
     /// Asks after an operation until it has ended; `progress` is told each answer.

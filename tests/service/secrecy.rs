@@ -188,7 +188,11 @@ async fn reflection_tells_of_the_api_and_of_nothing_else() {
     names.sort();
     assert_eq!(
         names,
-        ["callvault.v1.RecordService", "callvault.v1.TenantService"]
+        [
+            "callvault.v1.KeyService",
+            "callvault.v1.RecordService",
+            "callvault.v1.TenantService"
+        ]
     );
     for hidden in [
         "callvault.storage.v1.BlobFooter",

@@ -3,7 +3,7 @@
 use std::{
     io::{self, BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,7 +12,11 @@ use super::steps::must;
 use crate::cli::CliError;
 
 /// This program, serving; killed when it is dropped.
-pub(super) struct Process(Child);
+pub(super) struct Process {
+    child: Child,
+    /// Kept open: a server that has nobody to talk to ends.
+    said: Option<BufReader<ChildStdout>>,
+}
 
 impl Process {
     /// Starts it and waits until it serves.
@@ -31,10 +35,11 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        let mut this = Self(child);
+        let mut this = Self { child, said: None };
         let mut line = String::new();
-        if let Some(out) = this.0.stdout.take() {
-            BufReader::new(out).read_line(&mut line)?;
+        if let Some(out) = this.child.stdout.take() {
+            let said = this.said.insert(BufReader::new(out));
+            said.read_line(&mut line)?;
         }
         must(line.starts_with("ready "), "the server did not start")?;
         Ok(this)
@@ -42,19 +47,19 @@ impl Process {
 
     /// SIGKILL: nothing is drained, nothing is said.
     pub(super) fn kill(mut self) -> Result<(), CliError> {
-        self.0.kill()?;
-        self.0.wait()?;
+        self.child.kill()?;
+        self.child.wait()?;
         Ok(())
     }
 
     /// SIGTERM: calls may end, and what is queued is shipped.
     pub(super) async fn stop(self) -> Result<(), CliError> {
-        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
             kill_process(pid, Signal::TERM).map_err(io::Error::from)?;
         }
         let mut this = self;
-        let ended = tokio::task::spawn_blocking(move || this.0.wait())
+        let ended = tokio::task::spawn_blocking(move || this.child.wait())
             .await
             .map_err(io::Error::other)??;
         must(ended.success(), "the server did not stop well")
@@ -64,7 +69,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // It has ended already, unless something failed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
