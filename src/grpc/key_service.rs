@@ -145,7 +145,7 @@ impl KeyService for KeyApi {
         let operation = self.vault.key_operation(&id).await?;
         // What lies outside the caller's scope does not exist.
         if !may_know(&caller, &operation) {
-            return Err(Error::new(Kind::NotFound, "NOT_FOUND", "there is no such operation").into());
+            return Err(Error::not_found().into());
         }
         Ok(Response::new(GetKeyOperationResponse {
             operation: Some(convert::operation_to_proto(&operation)),

@@ -312,6 +312,15 @@ impl Keys {
         keys.open_page(&self.realm, tenant, page, stored).map(|_| ())
     }
 
+    /// Whether a stored state of a region's page is one, under an epoch that is open.
+    ///
+    /// # Errors
+    /// [`KeyError::Corrupt`] if it does not authenticate.
+    pub fn check_region_page(&self, page: &PageId, stored: &StoredPage) -> Result<(), KeyError> {
+        let epoch = self.epoch(stored.key_version)?;
+        epoch.open_page(&self.realm, page, stored).map(|_| ())
+    }
+
     fn epoch(&self, epoch: u64) -> Result<Arc<EpochKeys>, KeyError> {
         let open = self.epochs.load();
         let found = open.iter().find(|keys| keys.epoch() == epoch);

@@ -41,6 +41,8 @@ use super::{
 };
 
 const PAGE: usize = 256;
+/// Stands for the region among tenants: no tenant is called so.
+const REGION: &str = "";
 
 /// Something that does not agree or authenticate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +103,8 @@ impl Vault {
         let outcome = self.verify_manifest().await;
         report.check(MANIFEST, outcome)?;
         let mut logged = self.verify_logs(&mut report).await?;
+        let outcome = self.verify_region_pages(&logged).await;
+        report.check("region pages", outcome)?;
         let mut after = None;
         loop {
             let scan = Scan {
@@ -235,13 +239,16 @@ impl Vault {
             }
             Some(Body::RootEpochCreated(body)) => {
                 for states in &body.page_states {
-                    region_states(self, states).await?;
+                    for page in region_states(self, states).await? {
+                        logged.page(REGION, &page.page_id, page.generation);
+                    }
                 }
             }
-            Some(Body::RegionPageSealed(body)) => {
-                if let Some(states) = &body.stored {
+            Some(Body::RegionPageSealed(page)) => {
+                if let Some(states) = &page.stored {
                     region_states(self, states).await?;
                 }
+                logged.page(REGION, &page.page_id, page.generation);
             }
             Some(Body::TenantPageSealed(page)) => {
                 logged.page(&leaf.tenant_id, &page.page_id, page.generation);
@@ -254,6 +261,26 @@ impl Vault {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Every page of the region opens under the newest epoch and is the generation that the log has last.
+    async fn verify_region_pages(&self, logged: &Logged) -> Result<(), Error> {
+        let mut newest = logged.pages.get(REGION).cloned().unwrap_or_default();
+        for row in self.all_rows(Range::RegionPages).await? {
+            let Key::RegionPage(page) = row.key else { continue };
+            let message: PageRow = self.rows.open(&row.key, &row.value)?;
+            let stored = apply::page_under(&message, self.keys.current_epoch())
+                .ok_or_else(|| Error::corrupt("page under another epoch"))?;
+            if newest.remove(&page.as_bytes()[..]) != Some(stored.generation) {
+                return Err(Error::corrupt("page of another generation than the last leaf's"));
+            }
+            self.keys.check_region_page(&page, &stored)?;
+        }
+        if newest.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::corrupt("a page that a leaf names has no row"))
+        }
     }
 
     /// Every page of a tenant opens under its current key and is the generation that the log has last.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    index::{Change, Expect, Key, Range, Scan, Scope},
+    index::{Change, Expect, IndexError, Key, Range, Scan, Scope},
     keys::{
         provider::{EpochGrant, EpochLabel},
         region::EpochKeys,
@@ -103,7 +103,13 @@ impl Vault {
         // Whoever looks a page up from the moment of the commit on finds both open.
         self.keys.admit_epoch(next);
         let committed = self.ledger.commit(change, Until::Shipped).await;
-        if matches!(committed, Ok(_) | Err(LedgerError::NotShipped)) {
+        let applied = match &committed {
+            Ok(_) | Err(LedgerError::NotShipped) => true,
+            Err(LedgerError::Index(IndexError::Expectation(_))) => false,
+            // It may be there all the same: a page sealed under an epoch that is no longer the newest would be lost.
+            Err(_) => self.index.get(&Key::Epoch(epoch)).await?.is_some(),
+        };
+        if applied {
             self.keys.use_epoch(epoch);
         }
         Ok(committed.map(|_| ())?)

@@ -157,7 +157,7 @@ impl Vault {
     }
 
     /// All rows of a range whose number is that of keys and pages, not of records.
-    async fn all_rows(&self, range: Range) -> Result<Vec<crate::index::Row>, Error> {
+    pub(super) async fn all_rows(&self, range: Range) -> Result<Vec<crate::index::Row>, Error> {
         let mut all = Vec::new();
         let mut after = None;
         loop {

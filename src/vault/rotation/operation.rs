@@ -17,8 +17,9 @@ use crate::{
 
 use super::super::{Error, Kind, Vault, rows::RowCodec};
 
-/// How long to wait before work that failed is tried again.
+/// How long to wait before work that failed is tried again; doubled up to [`LONGEST_PAUSE`], for each try takes a slot.
 const PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Pages between two notes of progress, each of which is a durable write.
 const NOTE_EVERY: u64 = 1_024;
 /// Operations read at once.
@@ -231,15 +232,19 @@ impl Vault {
 
     /// Works until `stop` is set: what was begun before the last process ended comes first.
     pub(in crate::vault) async fn work_on_keys(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut pause = PAUSE;
         loop {
             let again = tokio::select! {
                 left = self.work_once() => left,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             tokio::select! {
-                () = self.key_work.wake.notified() => {}
-                () = tokio::time::sleep(PAUSE), if again => {}
+                () = self.key_work.wake.notified() => pause = PAUSE,
+                () = tokio::time::sleep(pause), if again => pause = (pause * 2).min(LONGEST_PAUSE),
                 _ = stop.wait_for(|stop| *stop) => return,
+            }
+            if !again {
+                pause = PAUSE;
             }
         }
     }
