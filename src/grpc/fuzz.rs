@@ -5,13 +5,13 @@ use prost::{Message, Name};
 
 use super::{
     codec,
-    convert::{self, Path, required},
-    page, record_service,
+    convert::{self, Path, optional, required},
+    key_service, page, record_service,
 };
 use crate::{
     domain::{
         clock::Timestamp,
-        ids::{RecordId, RetentionClassId, TenantId},
+        ids::{OperationId, RecordId, RequestId, RetentionClassId, TenantId},
         principal::{Principal, Role, TenantScope},
     },
     proto::v1,
@@ -78,6 +78,38 @@ const KINDS: &[Kind] = &[
         taken(bytes, |asked: v1::ListRetentionClassesRequest| {
             let _ = convert::page_size(asked.page_size);
             let _ = page::after::<RetentionClassId>(&asked.page_token);
+        });
+    }),
+    kind::<v1::ListKeyVersionsRequest>(|bytes| {
+        taken(bytes, |asked: v1::ListKeyVersionsRequest| named(&asked.tenant_id));
+    }),
+    kind::<v1::RotateTenantKeyRequest>(|bytes| {
+        taken(bytes, |asked: v1::RotateTenantKeyRequest| {
+            named(&asked.tenant_id);
+            requested(&asked.request_id);
+        });
+    }),
+    kind::<v1::DestroyKeyVersionRequest>(|bytes| {
+        taken(bytes, |asked: v1::DestroyKeyVersionRequest| {
+            let _ = key_service::version(&asked);
+        });
+    }),
+    kind::<v1::RotateRootEpochRequest>(|bytes| {
+        taken(bytes, |asked: v1::RotateRootEpochRequest| {
+            requested(&asked.request_id)
+        });
+    }),
+    kind::<v1::ListRootEpochsRequest>(|bytes| taken(bytes, |_: v1::ListRootEpochsRequest| ())),
+    kind::<v1::ListSigningKeysRequest>(|bytes| taken(bytes, |_: v1::ListSigningKeysRequest| ())),
+    kind::<v1::GetKeyOperationRequest>(|bytes| {
+        taken(bytes, |asked: v1::GetKeyOperationRequest| {
+            let _ = required::<OperationId>(&asked.operation_id, &Path::root("operation_id"));
+        });
+    }),
+    kind::<v1::ListKeyOperationsRequest>(|bytes| {
+        taken(bytes, |asked: v1::ListKeyOperationsRequest| {
+            let _ = convert::page_size(asked.page_size);
+            let _ = page::after::<OperationId>(&asked.page_token);
         });
     }),
 ];
@@ -152,6 +184,10 @@ fn commit_upload(asked: v1::CommitUploadRequest) {
 
 fn named(tenant: &str) {
     let _ = required::<TenantId>(tenant, &Path::root("tenant_id"));
+}
+
+fn requested(id: &str) {
+    let _ = optional::<RequestId>(id, &Path::root("request_id"));
 }
 
 fn recorded(record: &str) {

@@ -84,10 +84,7 @@ impl KeyService for KeyApi {
         let caller = gate::may_call(&request, Action::DestroyKeyVersion)?;
         let asked = request.into_inner();
         let tenant = gate::in_scope(&caller, Action::DestroyKeyVersion, &asked.tenant_id, &TENANT)?;
-        let version = u64::try_from(asked.version)
-            .ok()
-            .filter(|version| *version > 0)
-            .ok_or_else(|| VERSION.refuse("must be a version's number, from 1"))?;
+        let version = version(&asked)?;
         let destroyed = self
             .vault
             .destroy_key_version(caller.alias(), &tenant, version)
@@ -168,6 +165,13 @@ impl KeyService for KeyApi {
             next_page_token,
         }))
     }
+}
+
+/// The version that a request names.
+pub(super) fn version(asked: &DestroyKeyVersionRequest) -> Result<u64, Error> {
+    let version = u64::try_from(asked.version).ok();
+    let version = version.filter(|version| *version > 0);
+    version.ok_or_else(|| VERSION.refuse("must be a version's number, from 1"))
 }
 
 /// The region's keys are everybody's: who acts for some tenants only may not touch them.

@@ -265,6 +265,8 @@ impl Vault {
 
     /// Every page of the region opens under the newest epoch and is the generation that the log has last.
     async fn verify_region_pages(&self, logged: &Logged) -> Result<(), Error> {
+        // A root that is being turned is seen before or after it.
+        let _gate = self.keys.region_gate().await;
         let mut newest = logged.pages.get(REGION).cloned().unwrap_or_default();
         for row in self.all_rows(Range::RegionPages).await? {
             let Key::RegionPage(page) = row.key else { continue };

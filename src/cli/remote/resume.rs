@@ -1,6 +1,6 @@
 //! `put --resume`: one recording in, whatever happens to connection, server or this process.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeMap, fs::Metadata, os::unix::fs::MetadataExt, path::Path};
 
 use futures_util::StreamExt;
 use indicatif::ProgressBar;
@@ -105,9 +105,15 @@ fn same_upload(tenant: &str, path: &Path, file: &Metadata, descriptor: &Descript
         path.as_os_str().as_encoded_bytes(),
         &facts,
         &times,
-        &descriptor.encode_to_vec(),
     ];
-    for part in parts {
+    // A map is encoded in an order that differs from run to run.
+    let mut plain = descriptor.clone();
+    let labels: BTreeMap<_, _> = std::mem::take(&mut plain.labels).into_iter().collect();
+    let plain = plain.encode_to_vec();
+    let labels = labels
+        .iter()
+        .flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]);
+    for part in parts.into_iter().chain([&plain[..]]).chain(labels) {
         hash.update(&(part.len() as u64).to_be_bytes());
         hash.update(part);
     }
