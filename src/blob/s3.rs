@@ -6,6 +6,7 @@
 //!
 //! What a store lacks is found out once, at the opening (`probe`).
 
+mod body;
 mod part;
 mod probe;
 mod purge;
@@ -100,7 +101,7 @@ impl S3Store {
                     .put_object()
                     .bucket(&self.settings.bucket)
                     .key(key.as_str())
-                    .body(ByteStream::from(body.clone()))
+                    .body(self.outgoing(&body))
                     .set_checksum_crc32_c(crc32c.clone())
                     .set_tagging(self.tagging.clone())
                     .customize();
@@ -111,6 +112,14 @@ impl S3Store {
             })
             .await?;
         Ok(version(answer.version_id))
+    }
+
+    /// In plain, its digest is signed, so the SDK must have all of it at hand.
+    fn outgoing(&self, bytes: &Bytes) -> ByteStream {
+        match self.settings.in_plain() {
+            true => ByteStream::from(bytes.clone()),
+            false => body::in_pieces(bytes),
+        }
     }
 
     fn crc32c(&self, body: &[u8]) -> Option<String> {
@@ -215,7 +224,7 @@ impl BlobStore for S3Store {
                     .key(key.as_str())
                     .upload_id(&upload.0)
                     .part_number(part_number)
-                    .body(ByteStream::from(body.clone()))
+                    .body(self.outgoing(&body))
                     .set_checksum_crc32_c(crc32c.clone())
                     .customize();
                 match self.settings.in_plain() {

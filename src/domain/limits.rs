@@ -20,8 +20,9 @@ pub const FOOTER_BYTES: usize = 1 << 20;
 pub const LEAF_BYTES: usize = 60 << 10;
 /// Extents of one recording: S3 takes 10,000 parts.
 pub const EXTENTS: usize = 10_000;
-/// Rows of one index transaction: sled holds one global lock.
-pub const TRANSACTION_ROWS: usize = 64;
+/// Rows of one index transaction: sled holds one global lock while they are written, a few microseconds each. Fewer would cost
+/// every message more than readers gain (docs/adr/0010-transactions-of-256-rows.md).
+pub const TRANSACTION_ROWS: usize = 256;
 /// Parties of one record.
 pub const PARTIES: usize = 64;
 /// Labels of one record.

@@ -20,10 +20,13 @@ impl Change {
 
     fn check_size(&self) -> Result<(), IndexError> {
         let rows = self.put.len() + self.delete.len() + self.leaves.len();
-        ensure(rows <= limits::TRANSACTION_ROWS, "more than 64 rows and leaves")?;
+        ensure(
+            rows <= limits::TRANSACTION_ROWS,
+            "more rows and leaves than a transaction has",
+        )?;
         ensure(
             self.expect.len() <= limits::TRANSACTION_ROWS,
-            "more than 64 preconditions",
+            "more preconditions than a transaction has",
         )
     }
 

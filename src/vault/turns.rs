@@ -9,16 +9,24 @@ use super::{Error, Kind, Vault};
 use crate::domain::{
     fair::{Busy, Fair, Held},
     ids::TenantId,
+    limits,
 };
 
 /// Turns a processor: one computes while another waits for a page of the index.
 const PER_PROCESSOR: usize = 2;
+/// Rows that may be on their way into the index: some transactions, which share a sync and take it some milliseconds.
+const ROWS: u64 = 8 * limits::TRANSACTION_ROWS as u64;
+/// Pieces of work that are done in a row: about a millisecond's.
+const IN_A_ROW: usize = 32;
 /// Longest wait for a turn before a caller is told to come back.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Who may work.
+/// Who may work, and who may write.
 #[derive(Clone, Debug)]
-pub(super) struct Turns(Arc<Fair<TenantId>>);
+pub(super) struct Turns {
+    work: Arc<Fair<TenantId>>,
+    rows: Arc<Fair<TenantId>>,
+}
 
 /// A turn, until it is dropped.
 #[derive(Debug)]
@@ -29,7 +37,11 @@ impl Turns {
     pub(super) fn new() -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let turns = (processors * PER_PROCESSOR).max(4) as u64;
-        Self(Fair::new(turns, turns - 1))
+        Self {
+            work: Fair::new(turns, turns - 1),
+            // The index writes in the order in which it is asked: what one tenant has asked for, others wait for.
+            rows: Fair::new(ROWS, ROWS / 2),
+        }
     }
 }
 
@@ -39,7 +51,7 @@ impl Vault {
     /// # Errors
     /// [`Kind::Exhausted`] if it did not come in time.
     pub(super) async fn turn(&self, tenant: &TenantId) -> Result<Turn, Error> {
-        let taken = self.turns.0.take(tenant.clone(), 1, PATIENCE).await;
+        let taken = self.turns.work.take(tenant.clone(), 1, PATIENCE).await;
         taken.map(Turn).map_err(|Busy| {
             Error::new(
                 Kind::Exhausted,
@@ -47,5 +59,20 @@ impl Vault {
                 "the tenant has more work under way than the server can do in time; try again with fewer calls at once",
             )
         })
+    }
+
+    /// Waits until the tenant may write so many rows of what is stored already: however long that takes, there is no way back.
+    /// Cancel safe.
+    pub(super) async fn way_in(&self, tenant: &TenantId, rows: usize) -> Option<Turn> {
+        let taken = self.turns.rows.take(tenant.clone(), rows as u64, Duration::MAX);
+        taken.await.ok().map(Turn)
+    }
+}
+
+/// Lets others in from time to time, by the number of pieces of work that are done: a thousand of them in a row would keep a
+/// thread from everything else.
+pub(super) async fn let_others_in(done: usize) {
+    if done % IN_A_ROW == IN_A_ROW - 1 {
+        tokio::task::yield_now().await;
     }
 }

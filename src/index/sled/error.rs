@@ -6,8 +6,6 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use ::sled::transaction::{ConflictableTransactionError, TransactionError};
-
 use crate::index::IndexError;
 
 impl From<::sled::Error> for IndexError {
@@ -30,21 +28,6 @@ impl From<std::io::Error> for IndexError {
             _ if is_lock(&error) => Self::Locked,
             _ => Self::Unavailable(Box::new(error)),
         }
-    }
-}
-
-impl From<TransactionError<IndexError>> for IndexError {
-    fn from(error: TransactionError<IndexError>) -> Self {
-        match error {
-            TransactionError::Abort(error) => error,
-            TransactionError::Storage(error) => error.into(),
-        }
-    }
-}
-
-impl From<IndexError> for ConflictableTransactionError<IndexError> {
-    fn from(error: IndexError) -> Self {
-        Self::Abort(error)
     }
 }
 

@@ -8,10 +8,7 @@
 //! sled checks what it reads from the file; this checks what sled gives back: a value under another key, a piece of
 //! another value, or (chance 2^-32) any other mix. Whoever can write the file can make it fit: only a MAC helps there.
 
-use ::sled::{
-    IVec, Tree,
-    transaction::{ConflictableTransactionError, TransactionalTree},
-};
+use ::sled::{Batch, IVec, Tree};
 
 use super::keys;
 use crate::index::IndexError;
@@ -23,38 +20,13 @@ const IN_PIECES: u8 = 1;
 /// How often the same head is looked at again before its pieces are said to be wrong.
 const LOOKS: u32 = 4;
 
-pub(super) type Conflict = ConflictableTransactionError<IndexError>;
-
-/// Something that rows are looked up in.
-pub(super) trait Rows {
-    type Error: From<IndexError>;
-
-    fn lookup(&self, key: &[u8]) -> Result<Option<IVec>, Self::Error>;
-}
-
-impl Rows for Tree {
-    type Error = IndexError;
-
-    fn lookup(&self, key: &[u8]) -> Result<Option<IVec>, IndexError> {
-        Ok(self.get(key)?)
-    }
-}
-
-impl Rows for TransactionalTree {
-    type Error = Conflict;
-
-    fn lookup(&self, key: &[u8]) -> Result<Option<IVec>, Conflict> {
-        Ok(self.get(key)?)
-    }
-}
-
 /// The value at `key`.
 ///
 /// # Errors
 /// [`IndexError::Corrupt`] if head, pieces and checksum do not belong together.
-pub(super) fn read<R: Rows>(rows: &R, key: &[u8]) -> Result<Option<Vec<u8>>, R::Error> {
-    match rows.lookup(key)? {
-        Some(head) => complete(rows, key, head),
+pub(super) fn read(tree: &Tree, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+    match tree.get(key)? {
+        Some(head) => complete(tree, key, head),
         None => Ok(None),
     }
 }
@@ -66,52 +38,53 @@ pub(super) fn read<R: Rows>(rows: &R, key: &[u8]) -> Result<Option<Vec<u8>>, R::
 ///
 /// # Errors
 /// [`IndexError::Corrupt`] as [`read`].
-pub(super) fn complete<R: Rows>(rows: &R, key: &[u8], mut head: IVec) -> Result<Option<Vec<u8>>, R::Error> {
+pub(super) fn complete(tree: &Tree, key: &[u8], mut head: IVec) -> Result<Option<Vec<u8>>, IndexError> {
     let mut looks = 0;
     loop {
-        if let Some(value) = assemble(rows, key, &head)? {
+        if let Some(value) = assemble(tree, key, &head)? {
             return Ok(Some(value));
         }
-        let Some(again) = rows.lookup(key)? else {
+        let Some(again) = tree.get(key)? else {
             return Ok(None);
         };
         looks = if again == head { looks + 1 } else { 0 };
         if looks == LOOKS {
-            return Err(IndexError::Corrupt("a value differs from its checksum").into());
+            return Err(IndexError::Corrupt("a value differs from its checksum"));
         }
         head = again;
     }
 }
 
-/// Writes `value` at `key`, and removes the pieces of a longer value that was there.
+/// Writes `value` at `key`, in the place of a value of `before` pieces.
 ///
 /// # Errors
-/// [`IndexError::Corrupt`] if the row that is replaced cannot be read.
-pub(super) fn write(rows: &TransactionalTree, key: &[u8], value: &[u8]) -> Result<(), Conflict> {
-    let before = rows.lookup(key)?.map_or(Ok(0), |head| pieces(&head))?;
-    let (head, after) = head_of(key, value)?;
+/// [`IndexError::InvalidChange`] if the value is longer than any may be.
+pub(super) fn write(batch: &mut Batch, key: Vec<u8>, value: &[u8], before: u16) -> Result<(), IndexError> {
+    let (head, after) = head_of(&key, value)?;
     for (place, piece) in (0..after).zip(value.chunks(CHUNK)) {
-        rows.insert(keys::chunk(key, place), piece)?;
+        batch.insert(keys::chunk(&key, place), piece);
     }
     for place in after..before {
-        rows.remove(keys::chunk(key, place))?;
+        batch.remove(keys::chunk(&key, place));
     }
-    rows.insert(key, head)?;
+    batch.insert(key, head);
     Ok(())
 }
 
-/// Removes the row at `key`, if any.
+/// Removes the row at `key`, whose value has so many pieces.
+pub(super) fn remove(batch: &mut Batch, key: Vec<u8>, pieces: u16) {
+    for place in 0..pieces {
+        batch.remove(keys::chunk(&key, place));
+    }
+    batch.remove(key);
+}
+
+/// How many pieces the value at `key` has; none where nothing is.
 ///
 /// # Errors
 /// [`IndexError::Corrupt`] if the row cannot be read.
-pub(super) fn remove(rows: &TransactionalTree, key: &[u8]) -> Result<(), Conflict> {
-    let Some(head) = rows.remove(key)? else {
-        return Ok(());
-    };
-    for place in 0..pieces(&head)? {
-        rows.remove(keys::chunk(key, place))?;
-    }
-    Ok(())
+pub(super) fn pieces_at(tree: &Tree, key: &[u8]) -> Result<u16, IndexError> {
+    tree.get(key)?.map_or(Ok(0), |head| pieces(&head))
 }
 
 /// How many chunk rows belong to `head`.
@@ -158,18 +131,18 @@ fn head_of(key: &[u8], value: &[u8]) -> Result<(Vec<u8>, u16), IndexError> {
 }
 
 /// The value, or `None` if head and pieces do not fit together.
-fn assemble<R: Rows>(rows: &R, key: &[u8], head: &[u8]) -> Result<Option<Vec<u8>>, R::Error> {
+fn assemble(tree: &Tree, key: &[u8], head: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
     let (crc, value) = match Head::read(head)? {
         Head::Whole { crc, value } => (crc, value.to_vec()),
-        Head::InPieces { crc, length } => (crc, gather(rows, key, length)?),
+        Head::InPieces { crc, length } => (crc, gather(tree, key, length)?),
     };
     Ok((checksum(key, &value) == crc).then_some(value))
 }
 
-fn gather<R: Rows>(rows: &R, key: &[u8], length: usize) -> Result<Vec<u8>, R::Error> {
+fn gather(tree: &Tree, key: &[u8], length: usize) -> Result<Vec<u8>, IndexError> {
     let mut value = Vec::new();
     for place in 0..piece_count(length)? {
-        let Some(piece) = rows.lookup(&keys::chunk(key, place))? else {
+        let Some(piece) = tree.get(keys::chunk(key, place))? else {
             break;
         };
         value.extend_from_slice(&piece);

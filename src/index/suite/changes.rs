@@ -6,7 +6,12 @@ use super::{
     Checked, Harness,
     sample::{LOG, leaves, put, row, tenant},
 };
-use crate::index::{Change, Expect, Index, IndexError, Key, LeafDraft, Scope, VALUE_BYTES};
+use crate::{
+    domain::limits,
+    index::{Change, Expect, Index, IndexError, Key, LeafDraft, Scope, VALUE_BYTES},
+};
+
+const MOST: usize = limits::TRANSACTION_ROWS;
 
 /// What was committed is there after the index has been closed and opened again.
 pub async fn rows_and_leaves_survive_reopening(harness: &impl Harness) -> Checked {
@@ -84,8 +89,8 @@ pub async fn malformed_changes_are_refused(harness: &impl Harness) -> Checked {
     let index = harness.open()?;
     let rows = |count: u64| (0..count).map(|n| row(Key::Epoch(n), b"")).collect::<Vec<_>>();
     let mut mixed = leaves(LOG, &[Scope::Fact]);
-    mixed.put = rows(63);
-    mixed.delete = vec![Key::Epoch(100)];
+    mixed.put = rows(MOST as u64 - 1);
+    mixed.delete = vec![Key::Epoch(1_000)];
     let mut counted = leaves(LOG, &[Scope::Region]);
     counted.put = vec![row(Key::Sequence(Scope::Region), [0; 8])];
     let mut long = leaves(LOG, &[]);
@@ -94,7 +99,7 @@ pub async fn malformed_changes_are_refused(harness: &impl Harness) -> Checked {
         body: vec![0; (60 << 10) + 1],
     }];
     let malformed = [
-        put(rows(65)),
+        put(rows(MOST as u64 + 1)),
         mixed,
         counted,
         long,
@@ -110,7 +115,7 @@ pub async fn malformed_changes_are_refused(harness: &impl Harness) -> Checked {
             ..leaves(LOG, &[Scope::Fact])
         },
         Change {
-            expect: vec![Expect::Absent(Key::Epoch(1)); 65],
+            expect: vec![Expect::Absent(Key::Epoch(1)); MOST + 1],
             ..Change::default()
         },
     ];
@@ -121,7 +126,7 @@ pub async fn malformed_changes_are_refused(harness: &impl Harness) -> Checked {
         ));
     }
     assert_eq!(index.get(&Key::Epoch(0)).await?, None);
-    index.commit(put(rows(64))).await?;
+    index.commit(put(rows(MOST as u64))).await?;
     Ok(())
 }
 

@@ -31,7 +31,7 @@ use super::{
         requests::tag_request,
         retention_class::no_class,
         terms,
-        turns::Turn,
+        turns::{Turn, let_others_in},
     },
     Answer, MessageSpec, Waiting,
 };
@@ -80,7 +80,8 @@ impl Vault {
             }
         };
         let mut candidates = Vec::with_capacity(group.len());
-        for waiting in group {
+        for (done, waiting) in group.into_iter().enumerate() {
+            let_others_in(done).await;
             candidates.extend(self.candidate(tenant, &ground, waiting));
         }
         let found = match self.look_up(tenant, &candidates).await {
@@ -93,7 +94,8 @@ impl Vault {
         };
         let mut ready = Vec::with_capacity(candidates.len());
         let mut repeats = Vec::new();
-        for candidate in candidates {
+        for (done, candidate) in candidates.into_iter().enumerate() {
+            let_others_in(done).await;
             match self.answered_before(tenant, &candidate, &found) {
                 Ok(None) => ready.extend(self.ready(tenant, candidate, &found)),
                 Ok(Some(record)) => repeats.push(self.repeat_message(tenant, candidate, record)),

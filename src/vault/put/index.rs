@@ -26,6 +26,7 @@ use super::{
         Error, Kind, Vault,
         record::{BlobName, record_row},
         terms::{self, Numbers, Terms},
+        turns::let_others_in,
     },
     external_id_taken,
 };
@@ -100,7 +101,9 @@ impl Vault {
                 }
             };
             entries = later;
+            let tenant = &blob.footer.tenant;
             let commits = parts.into_iter().map(|part| async move {
+                let _way_in = self.way_in(tenant, rows_of(&part.change)).await;
                 let done = self.commit_long(part.change, Until::Queued).await;
                 (part.entries, done)
             });
@@ -155,7 +158,8 @@ impl Vault {
         let mut placed: BTreeMap<Blind, usize> = BTreeMap::new();
         let mut parts: Vec<Part<'a>> = vec![Part::default()];
         let mut later = Vec::new();
-        for entry in entries {
+        for (done, entry) in entries.iter().enumerate() {
+            let_others_in(done).await;
             let mut at = parts.len() - 1;
             let mut rows = self.entry_rows(blob, &material, entry, &placed, at);
             if !parts[at].has_room_for(&rows, entry) && !parts[at].entries.is_empty() {
@@ -191,10 +195,11 @@ impl Vault {
     async fn material(&self, blob: &Blob<'_>, entries: &[Fresh<'_>]) -> Result<Material, Error> {
         let footer = blob.footer;
         let keys = self.keys.tenant(&footer.tenant).await?;
-        let terms: BTreeMap<usize, Terms> = entries
-            .iter()
-            .map(|entry| (entry.index, Terms::of(keys.index_key(), entry.descriptor)))
-            .collect();
+        let mut terms = BTreeMap::new();
+        for (done, entry) in entries.iter().enumerate() {
+            let_others_in(done).await;
+            terms.insert(entry.index, Terms::of(keys.index_key(), entry.descriptor));
+        }
         let blinds = terms.values().flat_map(Terms::numbered).collect();
         let numbers = terms::numbers(&*self.index, &self.rows, &*self.rng, &footer.tenant, &blinds).await?;
         Ok(Material {
@@ -430,9 +435,12 @@ pub(in crate::vault) fn outcome_of(outcomes: &mut Outcomes, index: usize) -> Res
     })
 }
 
+fn rows_of(change: &Change) -> usize {
+    change.put.len() + change.delete.len() + change.leaves.len()
+}
+
 fn fits(change: &Change) -> bool {
-    let rows = change.put.len() + change.delete.len() + change.leaves.len();
-    rows <= limits::TRANSACTION_ROWS && change.expect.len() <= limits::TRANSACTION_ROWS
+    rows_of(change) <= limits::TRANSACTION_ROWS && change.expect.len() <= limits::TRANSACTION_ROWS
 }
 
 /// At most so many transactions make a blob known.

@@ -8,6 +8,8 @@ use crate::client::{ClientError, Refusal};
 
 /// Digits of a time that are kept.
 const DIGITS: u8 = 3;
+/// Longest time that is told from longer ones, microseconds: an hour.
+const LONGEST: u64 = 3_600_000_000;
 
 /// Successes with their times, failures by reason.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn new() -> Self {
         Self {
-            times: unbounded(),
+            times: times(),
             done: 0,
             bytes: 0,
             errors: BTreeMap::new(),
@@ -66,8 +68,29 @@ impl Tally {
     }
 }
 
-/// A histogram that grows with what it is told.
-#[allow(clippy::expect_used)] // three digits are allowed
-fn unbounded() -> Histogram<u64> {
-    Histogram::new(DIGITS).expect("0 to 5 digits")
+/// A histogram of microseconds up to [`LONGEST`]. One that grows by itself does so for `record` alone: to `saturating_record`
+/// its first bound, 2, is its last.
+#[allow(clippy::expect_used)] // three digits and these bounds are allowed
+fn times() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("bounds in order, 0 to 5 digits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_kept_as_they_were() {
+        let (mut all, mut one) = (Tally::new(), Tally::new());
+        for millis in [1, 20, 5_000] {
+            one.succeeded(Duration::from_millis(millis), 1, 0);
+        }
+        one.succeeded(Duration::from_secs(1_000_000), 1, 0);
+        all.add(&one);
+        let quarter = |n: u32| all.times.value_at_quantile(f64::from(n) / 4.0);
+        assert!(quarter(1).abs_diff(1_000) <= 1, "{}", quarter(1));
+        assert!(quarter(2).abs_diff(20_000) <= 20, "{}", quarter(2));
+        assert!(quarter(3).abs_diff(5_000_000) <= 5_000, "{}", quarter(3));
+        assert!(all.times.max() >= LONGEST, "what is longer counts as the longest");
+    }
 }

@@ -103,6 +103,17 @@ pub(super) fn encode(key: &Key) -> Vec<u8> {
     }
 }
 
+/// Whether the row at `key` only says that a record is found there, so that its value is empty.
+pub(super) fn finds_a_record(key: &[u8]) -> bool {
+    const FOUND_BY: [u8; 4] = [
+        Table::ByTime as u8,
+        Table::ByConversation as u8,
+        Table::BySubject as u8,
+        Table::BySource as u8,
+    ];
+    key.first().is_some_and(|table| FOUND_BY.contains(table))
+}
+
 /// The key that `bytes` were made of, of a table that a [`Range`] lists.
 ///
 /// # Errors
