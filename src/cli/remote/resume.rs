@@ -1,6 +1,11 @@
 //! `put --resume`: one recording in, whatever happens to connection, server or this process.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::Metadata,
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
 
 use futures_util::StreamExt;
 use indicatif::ProgressBar;
@@ -99,13 +104,20 @@ fn same_upload(tenant: &str, path: &Path, file: &Metadata, descriptor: &Descript
         .map(u64::to_be_bytes)
         .concat();
     let times = [file.mtime(), file.mtime_nsec()].map(i64::to_be_bytes).concat();
+    // Labels are encoded in any order, another one each time.
+    let labels = format!("{:?}", BTreeMap::from_iter(&descriptor.labels));
+    let unlabelled = Descriptor {
+        labels: HashMap::new(),
+        ..descriptor.clone()
+    };
     let parts = [
         b"callvault put --resume".as_slice(),
         tenant.as_bytes(),
         path.as_os_str().as_encoded_bytes(),
         &facts,
         &times,
-        &descriptor.encode_to_vec(),
+        &unlabelled.encode_to_vec(),
+        labels.as_bytes(),
     ];
     for part in parts {
         hash.update(&(part.len() as u64).to_be_bytes());
