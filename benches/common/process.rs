@@ -51,7 +51,7 @@ impl Process {
         let mut lines = out.lines();
         while let Some(line) = lines.next().transpose()? {
             if let Some((_, rest)) = line.split_once("ready listening=") {
-                let (address, said) = rest.trim().split_once(' ').unwrap_or((rest.trim(), ""));
+                let (address, said) = rest.trim().split_once(' ').unwrap_or_else(|| (rest.trim(), ""));
                 let (address, said) = (address.to_owned(), said.to_owned());
                 // Whoever writes to a pipe that nobody reads is held up.
                 std::thread::spawn(move || lines.for_each(drop));

@@ -64,7 +64,7 @@ mod tests {
         for length in [0, 1, PIECE, PIECE + 1, 3 * PIECE + 7] {
             let bytes: Bytes = (0..length).map(|n| (n % 251) as u8).collect::<Vec<_>>().into();
             let body = in_pieces(&bytes);
-            assert_eq!(body.size_hint().1, Some(length));
+            assert_eq!(body.size_hint().1, Some(length as u64));
             assert_eq!(body.collect().await.unwrap().into_bytes(), bytes, "{length}");
         }
     }
