@@ -41,7 +41,7 @@ async fn world(engine: Engine) -> (tempfile::TempDir, World, TenantId) {
     (dir, world, tenant)
 }
 
-fn message(n: usize) -> MessageSpec {
+pub(crate) fn message(n: usize) -> MessageSpec {
     MessageSpec {
         actor: ACTOR.to_owned(),
         draft: Draft {

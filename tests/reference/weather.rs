@@ -566,10 +566,23 @@ async fn a_log_that_is_far_behind_stops_new_puts_until_it_catches_up() {
         let begun = world.vault().begin_put(a_call(&t)).await;
         let told = begun.err().map(|error| told(&error));
         assert_eq!(told, refused.then_some((Kind::Unavailable, "LOG_BEHIND")));
+        if refused {
+            let one = vec![super::messages::message(1)];
+            let answers = world.vault().put_messages(&t, one).await.unwrap();
+            let answer = answers.into_iter().next().unwrap();
+            assert_eq!(
+                told_of(answer.map(|_| ())),
+                Some((Kind::Unavailable, "LOG_BEHIND"))
+            );
+        }
     }
     index.commit(write(queue)).await.unwrap();
     put(world.vault(), a_call(&t), &content(2, 9)).await.unwrap();
     no_findings(world.vault()).await;
+}
+
+fn told_of(answer: Result<(), Error>) -> Option<(Kind, &'static str)> {
+    answer.err().map(|error| told(&error))
 }
 
 fn write(row: Row) -> Change {

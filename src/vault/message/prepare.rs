@@ -104,7 +104,16 @@ impl Vault {
         }
         drop(turn);
         join_all(repeats).await;
-        ready
+        if ready.is_empty() {
+            return ready;
+        }
+        match self.ledger.keeps_up().await {
+            Ok(()) => ready,
+            Err(error) => {
+                refuse_all(ready.into_iter().map(|ready| ready.answer), error.into());
+                Vec::new()
+            }
+        }
     }
 
     /// What a group stands on, when it is the tenant's turn.

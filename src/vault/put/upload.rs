@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::task::JoinHandle;
 
 use crate::blob::store::{BlobStore, ObjectKey, ObjectVersion, PartReceipt, StoreError, UploadId};
 
-use super::Error;
+use super::super::{Error, Kind};
 
 /// A multipart upload that is aborted unless it is finished.
 #[derive(Debug)]
@@ -25,7 +26,10 @@ impl Upload {
     pub(super) async fn begin(&mut self) -> Result<UploadId, Error> {
         match &self.id {
             Some(id) => Ok(id.clone()),
-            None => Ok(self.id.insert(self.store.begin(&self.key).await?).clone()),
+            None => Ok(self
+                .id
+                .insert(Beginning::new(&self.store, &self.key).id().await?)
+                .clone()),
         }
     }
 
@@ -71,22 +75,111 @@ impl Drop for Upload {
         let Some(id) = self.id.take() else { return };
         let (store, key) = (Arc::clone(&self.store), self.key.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { abort(&*store, &key, &id).await });
+        }
+    }
+}
+
+/// An upload that the store has been asked for. Whoever goes away before its answer has it aborted when it comes: nobody else
+/// knows its id.
+struct Beginning {
+    store: Arc<dyn BlobStore>,
+    key: ObjectKey,
+    asked: Option<JoinHandle<Result<UploadId, StoreError>>>,
+}
+
+impl Beginning {
+    fn new(store: &Arc<dyn BlobStore>, key: &ObjectKey) -> Self {
+        let asked = {
+            let (store, key) = (Arc::clone(store), key.clone());
+            tokio::spawn(async move { store.begin(&key).await })
+        };
+        Self {
+            store: Arc::clone(store),
+            key: key.clone(),
+            asked: Some(asked),
+        }
+    }
+
+    async fn id(mut self) -> Result<UploadId, Error> {
+        let Some(asked) = &mut self.asked else {
+            return Err(interrupted());
+        };
+        let answer = asked.await;
+        self.asked = None;
+        Ok(answer.map_err(|_| interrupted())??)
+    }
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        let Some(asked) = self.asked.take() else { return };
+        let (store, key) = (Arc::clone(&self.store), self.key.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = store.abort(&key, &id).await {
-                    tracing::warn!(%error, "upload not aborted; the store's lifecycle rule removes it");
+                if let Ok(Ok(id)) = asked.await {
+                    abort(&*store, &key, &id).await;
                 }
             });
         }
     }
 }
 
+async fn abort(store: &dyn BlobStore, key: &ObjectKey, id: &UploadId) {
+    if let Err(error) = store.abort(key, id).await {
+        tracing::warn!(%error, "upload not aborted; the store's lifecycle rule removes it");
+    }
+}
+
+fn interrupted() -> Error {
+    Error::new(
+        Kind::Unavailable,
+        "STORE_UNAVAILABLE",
+        "the upload was interrupted; try again",
+    )
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::blob::s3::tests::{
-        bucket::Ways,
-        wire::{Answer, Request, Wire},
+    use crate::{
+        blob::{
+            local::LocalStore,
+            s3::tests::{
+                bucket::Ways,
+                wire::{Answer, Request, Wire},
+            },
+        },
+        testing::{clock::TestClock, rng::SeededRng},
     };
+
+    #[tokio::test]
+    async fn an_upload_whose_caller_goes_away_before_the_store_has_begun_it_is_aborted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (clock, rng) = (Arc::new(TestClock::default()), Arc::new(SeededRng::new(1)));
+        let local = LocalStore::open(dir.path(), clock, rng).await.unwrap();
+        let store = Arc::new(local);
+        let key = ObjectKey::parse("blobs/x").unwrap();
+        let mut upload = Upload::new(Arc::clone(&store) as _, key);
+        {
+            let mut begun = Box::pin(upload.begin());
+            assert!(
+                futures_util::poll!(&mut begun).is_pending(),
+                "asked, and not answered"
+            );
+        }
+        drop(upload);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for _ in 0..100 {
+            if store.uploads("blobs/").await.unwrap().is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(store.uploads("blobs/").await.unwrap(), vec![]);
+    }
 
     fn keeping_versions() -> Ways {
         Ways {
