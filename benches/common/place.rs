@@ -9,7 +9,7 @@ use std::{
 
 use callvault::{
     client::{Client, ClientFile, Identity, Retry},
-    config::{Config, Index, Limits, Listing, Log, Region, S3, S3Checksum, Store},
+    config::{Config, Index, Keys, Limits, Listing, Log, Region, S3, S3Checksum, Store},
     domain::{clock::SystemClock, principal::Role},
     proto::v1::{
         CreateRetentionClassRequest, CreateTenantRequest, RetentionAction, RetentionClass, Tenant,
@@ -120,6 +120,7 @@ impl Place {
             limits: Limits::default(),
             log: Log::default(),
             index: Index::default(),
+            keys: Keys::default(),
         };
         let path = dir.join("callvault.toml");
         fs::write(&path, toml::to_string(&config)?)?;

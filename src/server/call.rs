@@ -301,8 +301,14 @@ mod tests {
         };
         let answer = run(for_ever, deadline, holds(&quotas, &activity)).await.unwrap();
         let mut body = std::pin::pin!(answer.into_body());
-        let last = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await;
-        let trailers = last.unwrap().unwrap().into_trailers().unwrap();
+        let last = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx));
+        let last = tokio::time::timeout(Duration::from_secs(20), last).await;
+        let trailers = last
+            .expect("it must end")
+            .unwrap()
+            .unwrap()
+            .into_trailers()
+            .unwrap();
         let status = Status::from_header_map(&trailers).unwrap();
         assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
         assert!(status.message().contains("limit=limits.stream_total_seconds"));
