@@ -124,7 +124,7 @@ async fn measure(records: u64, indexed: u64) -> Result<(), Failure> {
 
 async fn ended(vault: &Vault, begun: &KeyOperation) -> Result<KeyOperation, Failure> {
     loop {
-        let now = vault.key_operation(&begun.id).await?;
+        let now = vault.key_operation(&begun.id, |_| true).await?;
         match now.state {
             OperationState::Running => tokio::time::sleep(Duration::from_millis(1)).await,
             OperationState::Succeeded => return Ok(now),

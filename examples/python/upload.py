@@ -132,7 +132,7 @@ def may_go_on(error):
     code = error.code()
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED):
         return True
-    if reason in ("UPLOAD_OFFSET", "UPLOAD_INCOMPLETE", "UPLOAD_COMMITTING"):
+    if reason in ("UPLOAD_OFFSET", "UPLOAD_INCOMPLETE", "UPLOAD_COMMITTING", "UPLOAD_UNDER_WAY"):
         return True
     # Not the vault's words but the connection's.
     lost = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)

@@ -80,6 +80,7 @@ async fn expire_uploads(vault: Arc<Vault>) {
     let mut ticks = every(Duration::ZERO, UPLOADS);
     loop {
         ticks.tick().await;
+        vault.forget_stale_keys();
         vault.expire_uploads().await;
     }
 }

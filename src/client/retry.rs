@@ -132,7 +132,8 @@ fn passes(refusal: &Refusal) -> bool {
 pub(super) fn interrupts(refusal: &Refusal) -> bool {
     match (refusal.code, &*refusal.reason) {
         (Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded, _) => true,
-        (_, "UPLOAD_OFFSET" | "UPLOAD_COMMITTING") => true,
+        // The last: an earlier try of the same call still runs.
+        (_, "UPLOAD_OFFSET" | "UPLOAD_COMMITTING" | "UPLOAD_UNDER_WAY") => true,
         // Not the vault's words but the connection's.
         (Code::Unknown | Code::Internal | Code::Cancelled, "") => true,
         _ => false,
@@ -214,6 +215,7 @@ mod tests {
             answered(Kind::WrongState, "UPLOAD_OFFSET"),
             answered(Kind::Conflict, "UPLOAD_COMMITTING"),
             Status::unknown("transport error").into(),
+            answered(Kind::Conflict, "UPLOAD_UNDER_WAY"),
             Status::internal("h2 protocol error").into(),
             Status::cancelled("operation was canceled").into(),
         ] {

@@ -139,11 +139,9 @@ impl KeyService for KeyApi {
     ) -> Result<Response<GetKeyOperationResponse>, Status> {
         let caller = gate::may_call(&request, Action::GetKeyOperation)?;
         let id: OperationId = required(&request.get_ref().operation_id, &OPERATION)?;
-        let operation = self.vault.key_operation(&id).await?;
         // What lies outside the caller's scope does not exist.
-        if !may_know(&caller, &operation) {
-            return Err(Error::not_found().into());
-        }
+        let may_know = |operation: &KeyOperation| may_know(&caller, operation);
+        let operation = self.vault.key_operation(&id, may_know).await?;
         Ok(Response::new(GetKeyOperationResponse {
             operation: Some(convert::operation_to_proto(&operation)),
         }))
@@ -156,13 +154,12 @@ impl KeyService for KeyApi {
         let caller = gate::may_call(&request, Action::ListKeyOperations)?;
         let size = convert::page_size(request.get_ref().page_size)?;
         let after: Option<OperationId> = page::after(&request.get_ref().page_token)?;
-        let found = self.vault.key_operations(after.as_ref(), size).await?;
-        let last = found.last().filter(|_| found.len() == size);
-        let next_page_token = page::token(last.map(|last| last.id.to_string()).as_deref());
-        let known = found.iter().filter(|operation| may_know(&caller, operation));
+        let may_know = |operation: &KeyOperation| may_know(&caller, operation);
+        let (known, more) = self.vault.key_operations(after.as_ref(), size, may_know).await?;
+        let last = known.last().filter(|_| more).map(|last| last.id.to_string());
         Ok(Response::new(ListKeyOperationsResponse {
-            operations: known.map(convert::operation_to_proto).collect(),
-            next_page_token,
+            operations: known.iter().map(convert::operation_to_proto).collect(),
+            next_page_token: page::token(last.as_deref()),
         }))
     }
 }

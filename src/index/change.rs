@@ -94,7 +94,7 @@ pub(super) fn is_numbered(scope: &Scope) -> bool {
 }
 
 fn check_row(row: &Row) -> Result<(), IndexError> {
-    ensure(row.value.len() <= VALUE_BYTES, "a value is longer than 64 KiB")?;
+    ensure(row.value.len() <= VALUE_BYTES, "a value is longer than 160 KiB")?;
     let counts = matches!(row.key, Key::Sequence(_) | Key::LogNext(_));
     ensure(
         !counts || row.value.len() == size_of::<u64>(),

@@ -64,6 +64,17 @@ impl Cache {
         (cached == generation).then_some(state)
     }
 
+    pub(super) fn forget_tenant(&self, tenant: &TenantId) {
+        self.tenants.retain(|of| of != tenant);
+        self.pages.retain(|(of, _)| of != tenant);
+    }
+
+    pub(super) fn forget_stale(&self) {
+        self.tenants.retain(|_| true);
+        self.pages.retain(|_| true);
+        self.region_pages.retain(|_| true);
+    }
+
     /// Whatever a gone epoch opened is gone as well.
     pub(super) fn forget_region_pages(&self) {
         self.region_pages.clear();
@@ -101,6 +112,13 @@ impl<K: Eq + Hash + Clone, V: Clone> Bounded<K, V> {
             }
             None => None,
         }
+    }
+
+    /// Keeps what is fresh and wanted.
+    fn retain(&self, wanted: impl Fn(&K) -> bool) {
+        let now = self.clock.now();
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|key, (since, _)| fresh(*since, now) && wanted(key));
     }
 
     fn clear(&self) {

@@ -35,7 +35,7 @@ use crate::{
 };
 
 use cache::{Cache, Leases};
-use gates::{Gate, Gates};
+use gates::{Changes, Gate, Gates};
 use provider::ProviderError;
 use region::{EpochKeys, RegionKeys};
 use store::{KeyStore, KeyStoreError, Reserved, StoredPage, StoredTenantKey};
@@ -65,6 +65,9 @@ pub enum KeyError {
     /// The root provider failed.
     #[error("the root provider failed")]
     Provider(#[from] ProviderError),
+    /// The process ends.
+    #[error("interrupted by the end of the process")]
+    Interrupted,
     /// Rows or leaves could not be read or written.
     #[error("the key store failed")]
     Store(#[from] KeyStoreError),
@@ -150,6 +153,7 @@ pub struct Keys {
     cache: Cache,
     leases: Leases,
     gates: Gates,
+    changes: Changes,
 }
 
 impl Keys {
@@ -174,7 +178,13 @@ impl Keys {
             cache,
             leases: Leases::default(),
             gates: Gates::default(),
+            changes: Changes::default(),
         }
+    }
+
+    /// What needs a gate and must come to its end whatever becomes of its caller.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// The region's own keys.
@@ -213,6 +223,16 @@ impl Keys {
             this.map(Arc::clone).collect::<Vec<_>>()
         });
         self.cache.forget_region_pages();
+    }
+
+    /// Forgets what was opened with a tenant's key: another one took over, or one was destroyed.
+    pub fn forget_tenant(&self, tenant: &TenantId) {
+        self.cache.forget_tenant(tenant);
+    }
+
+    /// Forgets what has been in memory for as long as it may; to be called about every minute.
+    pub fn forget_stale(&self) {
+        self.cache.forget_stale();
     }
 
     /// Forgets what was opened of region pages: one of them lost a slot.
@@ -274,7 +294,7 @@ impl Keys {
         next.seal_page(&self.realm, page, stored, &state, &*self.rng)
     }
 
-    /// A region's page without the key of one slot, as its next generation.
+    /// A region's page without the keys of some slots, as its next generation.
     ///
     /// # Errors
     /// As [`Self::reseal_region_page`].
@@ -282,11 +302,13 @@ impl Keys {
         &self,
         page: &PageId,
         stored: &StoredPage,
-        slot: u16,
+        slots: impl IntoIterator<Item = u16>,
     ) -> Result<StoredPage, KeyError> {
         let epoch = self.epoch(stored.key_version)?;
         let mut state = epoch.open_page(&self.realm, page, stored)?;
-        state.puncture(slot).map_err(KeyError::opening("region page"))?;
+        for slot in slots {
+            state.puncture(slot).map_err(KeyError::opening("region page"))?;
+        }
         epoch.seal_page(&self.realm, page, stored, &state, &*self.rng)
     }
 
@@ -448,11 +470,13 @@ impl Keys {
     }
 
     async fn begin_page(&self, tenant: &TenantId, class: &str, month: u32) -> Result<(), KeyError> {
-        let _gate = self.gates.tenant(tenant).await;
+        let gate = self.gates.tenant(tenant).await;
         let keys = self.tenant(tenant).await?;
         let page = PageId::mint(self.clock.now(), &*self.rng)?;
         let stored = keys.new_page(&self.realm, tenant, &page, class, month, &*self.rng)?;
-        Ok(self.store.publish(tenant, &page, stored).await?)
+        let (store, tenant) = (Arc::clone(&self.store), tenant.clone());
+        let publish = async move { store.publish(&tenant, &page, stored).await };
+        Ok(self.changes.run(gate, publish).await??)
     }
 
     async fn open_tenant_key(
@@ -468,8 +492,8 @@ impl Keys {
     }
 
     async fn fresh_region_slot(&self) -> Result<FreshSlot, KeyError> {
-        let _one_at_a_time = self.gates.region().await;
         loop {
+            let one_at_a_time = self.gates.region().await;
             if let Some((page, slot)) = self.store.reserve_region().await? {
                 let state = self.region_page(&page).await?;
                 let key = state.slot_key(slot).map_err(KeyError::opening("region page"))?;
@@ -479,7 +503,9 @@ impl Keys {
             let stored = self
                 .epoch(self.current_epoch())?
                 .new_page(&self.realm, &page, &*self.rng)?;
-            self.store.publish_region(&page, stored).await?;
+            let store = Arc::clone(&self.store);
+            let publish = async move { store.publish_region(&page, stored).await };
+            self.changes.run(one_at_a_time, publish).await??;
         }
     }
 

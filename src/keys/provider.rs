@@ -89,7 +89,8 @@ pub trait RootProvider: Send + Sync + fmt::Debug {
     /// Opens an epoch key.
     async fn unwrap(&self, label: EpochLabel, grant: &EpochGrant) -> Result<EpochKey, ProviderError>;
 
-    /// Destroys the provider key behind a handle, and with it every copy of the wrapped epoch key.
+    /// Destroys the provider key behind a handle, and with it every copy of the wrapped epoch key. An empty handle means the
+    /// label's, if it has one: whoever gave an epoch up may not have been told. What is gone already is destroyed.
     async fn destroy(&self, label: EpochLabel, handle: &str) -> Result<Destruction, ProviderError>;
 
     /// The anchor, if one was ever set.

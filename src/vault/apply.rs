@@ -20,6 +20,8 @@ use super::rows::RowCodec;
 
 /// The region page being filled.
 pub(crate) const OPEN_REGION_PAGE: &str = "open-region-page";
+/// The highest epoch that the provider was ever about to be asked for.
+pub(crate) const INTENDED_EPOCH: &str = "intended-epoch";
 /// Numbers of key states, stored.
 pub(crate) const ENABLED: u32 = 1;
 pub(crate) const RETIRED: u32 = 2;
@@ -32,6 +34,14 @@ pub(crate) fn epoch(rows: &RowCodec, body: &RootEpochCreated, created: Timestamp
         ..epoch_row(body)
     };
     rows.row(Key::Epoch(body.epoch), &row)
+}
+
+/// The row that remembers the highest epoch that was intended.
+pub(crate) fn intended(epoch: u64) -> Row {
+    Row {
+        key: Key::Meta(INTENDED_EPOCH),
+        value: epoch.to_be_bytes().to_vec(),
+    }
 }
 
 /// What a leaf says of an epoch.

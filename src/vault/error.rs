@@ -143,6 +143,9 @@ impl From<KeyError> for Error {
                 "keys cannot be read or written now; try again",
             )
             .because(error),
+            KeyError::Interrupted => {
+                Self::new(Kind::Unavailable, "INTERRUPTED", "the vault is ending; try again").because(error)
+            }
             KeyError::Rng(_) => RngFailed.into(),
         }
     }

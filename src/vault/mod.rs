@@ -114,6 +114,11 @@ impl Vault {
         Ok(self.index.health()?)
     }
 
+    /// Forgets unwrapped keys that have been in memory for as long as they may; to be called about every minute.
+    pub fn forget_stale_keys(&self) {
+        self.keys.forget_stale();
+    }
+
     /// Ships every queued leaf now.
     ///
     /// # Errors

@@ -182,6 +182,7 @@ impl Opened {
         let _ = self.syncing.await;
         let _ = self.key_work.await;
         let _ = self.shipping.await;
+        self.vault.keys.changes().halt().await;
     }
 
     /// Stops at once, as if the process had died: what is queued stays queued.
@@ -191,6 +192,7 @@ impl Opened {
         let _ = self.syncing.await;
         self.key_work.abort();
         let _ = self.key_work.await;
+        self.vault.keys.changes().halt().await;
         self.vault.uploads.halt();
         self.vault.lanes.cut().await;
         self.shipping.abort();
@@ -276,6 +278,7 @@ impl Vault {
         // After all that the bucket knows: an upload may have become a record before the last process ended.
         vault.find_uploads().await?;
         let syncing = tokio::spawn(Arc::clone(&vault).sync_uploads(stopped.clone()));
+        vault.find_key_work().await?;
         let key_work = tokio::spawn(Arc::clone(&vault).work_on_keys(stopped));
         Ok(Opened {
             vault,

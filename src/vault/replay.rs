@@ -22,7 +22,6 @@ use crate::{
     domain::{
         clock::Timestamp,
         ids::{OperationId, RecordId, TenantId},
-        limits,
     },
     index::{Change, Index, Key, LogId, Range, Row, Scan, Scope},
     ledger::{
@@ -47,6 +46,9 @@ use super::{
 
 /// Put leaves applied side by side: their blobs' footers are read and their commits share an fsync.
 pub(super) const SIDE_BY_SIDE: usize = 32;
+
+/// Pages of one transaction: each may be 70 KiB.
+const PAGES: usize = 16;
 
 /// What a replay did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -392,7 +394,7 @@ impl<'a> Replay<'a> {
         let vault = self.vault;
         let malformed = || Error::corrupt("leaf");
         let rows = match (scope, leaf.body) {
-            (Scope::Region, Some(Body::RootEpochIntended(_))) => Vec::new(),
+            (Scope::Region, Some(Body::RootEpochIntended(body))) => vec![apply::intended(body.epoch)],
             (Scope::Region, Some(Body::RootEpochCreated(body))) => {
                 vault.replay_epoch(&body, &leaf.actor, at).await?
             }
@@ -583,16 +585,26 @@ impl Vault {
         actor: &str,
         at: Timestamp,
     ) -> Result<Vec<Row>, Error> {
+        // A page that was punctured meanwhile is in them twice.
+        let mut newest: BTreeMap<Bytes, RegionPageSealed> = BTreeMap::new();
         for states in &body.page_states {
-            let pages = region_states(self, states).await?;
-            let rows = pages.iter().map(|page| apply::region_page(&self.rows, page));
-            self.put_pages(rows).await?;
+            for page in region_states(self, states).await? {
+                let have = newest.get(&page.page_id).map_or(0, |have| have.generation);
+                if page.generation > have {
+                    newest.insert(page.page_id.clone(), page);
+                }
+            }
         }
+        let pages = newest.values();
+        self.put_pages(pages.map(|page| apply::region_page(&self.rows, page)))
+            .await?;
         let mut rows = vec![apply::epoch(&self.rows, body, at)];
-        let before = Key::Epoch(body.epoch - 1);
-        if let Some(value) = self.index.get(&before).await? {
-            let before: EpochRow = self.rows.open(&before, &value)?;
-            rows.push(apply::epoch_retired(&self.rows, before, at));
+        // Numbers of epochs that were begun and given up are left out.
+        for row in self.all_rows(Range::Epochs).await? {
+            let before: EpochRow = self.rows.open(&row.key, &row.value)?;
+            if before.state == apply::ENABLED && before.epoch < body.epoch {
+                rows.push(apply::epoch_retired(&self.rows, before, at));
+            }
         }
         rows.extend(
             self.replayed_operation(&body.operation_id, body.epoch, actor, at)
@@ -675,7 +687,7 @@ impl Vault {
             return Ok(None);
         }
         let id = OperationId::from_slice(id).map_err(|_| Error::corrupt("leaf"))?;
-        match self.key_operation(&id).await {
+        match self.operation(&id).await {
             Ok(operation) => Ok(Some(done_row(&self.rows, &operation, result, at))),
             Err(error) if error.kind == Kind::NotFound => {
                 tracing::warn!(operation = %id, actor, "the log has the end of an operation and not its beginning");
@@ -688,7 +700,7 @@ impl Vault {
     async fn put_pages(&self, rows: impl Iterator<Item = Option<Row>>) -> Result<(), Error> {
         let rows: Option<Vec<Row>> = rows.collect();
         let rows = rows.ok_or_else(|| Error::corrupt("page states"))?;
-        for rows in rows.chunks(limits::TRANSACTION_ROWS / 2) {
+        for rows in rows.chunks(PAGES) {
             self.index.commit(put_rows(rows.to_vec())).await?;
         }
         Ok(())

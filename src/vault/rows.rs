@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{
     crypto::{blind, context::Context},
-    domain::ids::RequestId,
+    domain::ids::{RequestId, TenantId},
     index::{Key, LogKind, Row, Scope},
     keys::region::RegionKeys,
 };
@@ -48,9 +48,10 @@ impl RowCodec {
         M::decode(message).map_err(|_| Error::corrupt("index row"))
     }
 
-    /// A digest by which a request is known again that is made for no tenant.
-    pub(crate) fn request_mac(&self, request: &RequestId) -> [u8; MAC_LEN] {
-        let key = Context::new("callvault/v1/region-request").finish();
+    /// A digest by which a request about keys is known again, of a tenant or of the region.
+    pub(crate) fn request_mac(&self, tenant: Option<&TenantId>, request: &RequestId) -> [u8; MAC_LEN] {
+        let tenant = tenant.map_or("", TenantId::as_str);
+        let key = Context::new("callvault/v1/key-request").text(tenant).finish();
         blind::row_mac(self.0.row_mac(), &key, request.as_str().as_bytes())
     }
 }

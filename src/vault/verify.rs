@@ -99,6 +99,8 @@ impl Vault {
     /// # Errors
     /// What keeps it from looking: store or index unavailable. What it finds wrong is in the report.
     pub async fn verify(self: &Arc<Self>) -> Result<Report, Error> {
+        // A rotation that goes on after a restart would change pages between two looks.
+        let _paused = self.key_work.pause().await;
         let mut report = Report::default();
         let outcome = self.verify_manifest().await;
         report.check(MANIFEST, outcome)?;

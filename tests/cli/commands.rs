@@ -24,6 +24,17 @@ fn usage_errors_exit_2() {
         &["put"][..],
         &["put", "x.wav"],
         &["put", "x.wav", "--conversation", "c", "--label", "nonsense"],
+        &[
+            "put",
+            "x.wav",
+            "--conversation",
+            "c",
+            "--label",
+            "a=1",
+            "--label",
+            "a=2",
+        ],
+        &["bench", "messages", "--message-size", "2MiB"],
         &["put", "x.wav", "--conversation", "c", "--channel", "drums"],
         &["get", "id", "--offset", "1", "--from", "2s"],
         &["get", "id", "--json"],
@@ -328,4 +339,38 @@ fn keys_are_rotated_listed_and_destroyed() {
     assert!(said.contains("KEY_IN_USE"), "{said}");
     assert_eq!(done(&place.remote(&["keys", "operations"])).lines().count(), 3);
     assert_eq!(place.get(&id), bytes);
+}
+
+#[test]
+fn what_is_no_file_is_written_to_and_what_was_begun_is_removed() {
+    let place = Place::new();
+    let _server = Server::start(&place.data());
+    let (file, bytes) = place.file("call.bin", 3_000_000, 5);
+    let id = place.put(&file, &[]);
+    let pipe = place.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let reading = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read(pipe).unwrap()
+    });
+    done(&place.remote(&["get", &id, "-o", &pipe]));
+    assert_eq!(reading.join().unwrap(), bytes);
+    let (target, link) = (place.path("target.bin"), place.path("link.bin"));
+    std::fs::write(&target, "before").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    done(&place.remote(&["get", &id, "-o", &link]));
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(std::fs::read(&target).unwrap(), bytes);
+    let said = refused(
+        &place.remote(&["put", &file, "--conversation", "c", "--start", "2h", "--resume"]),
+        2,
+    );
+    assert!(said.contains("--start"), "{said}");
+    let (empty, _) = place.file("empty.bin", 0, 1);
+    let said = refused(
+        &place.remote(&["put", &empty, "--conversation", "c", "--resume"]),
+        1,
+    );
+    assert!(said.contains("is empty"), "{said}");
 }

@@ -244,7 +244,14 @@ impl Drive {
             self.world.crash().await;
             assert_eq!(self.world.open().await.unwrap(), None, "nothing was lost");
         }
-        while self.vault().key_operation(&operation.id).await.unwrap().state == OperationState::Running {
+        while self
+            .vault()
+            .key_operation(&operation.id, |_| true)
+            .await
+            .unwrap()
+            .state
+            == OperationState::Running
+        {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.agrees().await;

@@ -142,3 +142,49 @@ async fn whoever_reads_or_uploads_touches_no_key_and_a_key_admin_no_content() {
         "ROLE_DENIED"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_of_other_tenants_do_not_exist() {
+    let world = World::start_with(Plan {
+        identities: scoped(Role::KeyAdmin, &[TENANT]),
+        ..Plan::default()
+    })
+    .await;
+    let keys = world.client(Role::KeyAdmin).await;
+    let own = keys.rotate_tenant_key(rotate(TENANT, "")).await.unwrap();
+    ended(&keys, own.clone()).await;
+    let other = OTHER.parse().unwrap();
+    let foreign = world
+        .vault
+        .rotate_tenant_key("somebody", &other, None)
+        .await
+        .unwrap();
+    let root = world.vault.rotate_root_epoch("somebody", None).await.unwrap();
+    let unknown = keys
+        .get_key_operation("01890a5d-ac96-774b-bcce-b302099a8057")
+        .await;
+    let unknown = unknown.unwrap_err().to_string();
+    for id in [foreign.id.to_string(), root.id.to_string()] {
+        assert_eq!(
+            keys.get_key_operation(&id).await.unwrap_err().to_string(),
+            unknown
+        );
+    }
+    let request = ListKeyOperationsRequest {
+        page_size: 1,
+        ..Default::default()
+    };
+    let page = keys.list_key_operations(request).await.unwrap();
+    let listed: Vec<_> = page.operations.iter().map(|o| o.operation_id.clone()).collect();
+    assert_eq!(
+        (listed, page.next_page_token.as_str()),
+        (vec![own.operation_id], "")
+    );
+    assert_eq!(
+        why(keys.rotate_tenant_key(rotate(OTHER, "")).await).0,
+        "NOT_FOUND"
+    );
+    let turn = keys.rotate_root_epoch(RotateRootEpochRequest::default()).await;
+    assert_eq!(why(turn).0, "SCOPE");
+    assert_eq!(why(keys.list_root_epochs().await).0, "SCOPE");
+}

@@ -1,10 +1,15 @@
 //! What is said of a recording or a message when it goes in.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use prost_types::{Duration, Timestamp};
 
 use super::fields;
-use crate::proto::v1::{Channel, Descriptor, Party, PartyRole};
+use crate::{
+    cli::CliError,
+    proto::v1::{Channel, Descriptor, Party, PartyRole},
+};
 
 /// Options that describe what goes in.
 #[derive(Debug, Args)]
@@ -49,8 +54,8 @@ pub(super) struct About {
     #[arg(long, value_parser = fields::direction)]
     direction: Option<i32>,
     /// When it began: 2026-05-01T10:00:00Z, or how long ago, e.g. 2h; now when absent
-    #[arg(long, value_name = "TIME", value_parser = fields::moment)]
-    start: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = fields::when)]
+    start: Option<fields::When>,
     /// How long it took, e.g. 4m30s
     #[arg(long, value_name = "LENGTH", value_parser = fields::duration)]
     duration: Option<Duration>,
@@ -76,7 +81,7 @@ impl About {
             conversation_id: self.conversation,
             channel: self.channel.unwrap_or(channel as i32),
             direction: self.direction.unwrap_or_default(),
-            start_time: Some(self.start.unwrap_or_else(fields::now)),
+            start_time: Some(self.start.map_or_else(fields::now, |start| start.at)),
             duration: self.duration,
             media_type: self.media_type.unwrap_or_default(),
             languages: self.language,
@@ -93,8 +98,22 @@ impl About {
 
     /// Began then, unless something else was said.
     pub(super) fn begun_at(mut self, time: Timestamp) -> Self {
-        self.start.get_or_insert(time);
+        self.start.get_or_insert(fields::When { at: time, ago: false });
         self
+    }
+
+    /// Whether its beginning was said as how long ago: the next time, it will be another moment.
+    pub(super) fn begins_a_while_ago(&self) -> bool {
+        self.start.is_some_and(|start| start.ago)
+    }
+
+    /// Refuses two values of one label: a map would keep the last and say nothing.
+    pub(super) fn check(&self) -> Result<(), CliError> {
+        let mut keys = BTreeSet::new();
+        match self.label.iter().find(|(key, _)| !keys.insert(key)) {
+            Some((key, _)) => Err(CliError::usage(format!("--label {key} is given twice"))),
+            None => Ok(()),
+        }
     }
 
     fn parties(&self) -> Vec<Party> {

@@ -34,6 +34,21 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     Ok(at.into())
 }
 
+/// A moment, and whether it was said as how long ago.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct When {
+    pub(super) at: Timestamp,
+    pub(super) ago: bool,
+}
+
+/// A moment, with how it was said.
+pub(super) fn when(text: &str) -> Result<When, String> {
+    Ok(When {
+        at: moment(text)?,
+        ago: humantime::parse_duration(text).is_ok(),
+    })
+}
+
 /// Now.
 pub(super) fn now() -> Timestamp {
     timestamp(SystemClock.now().micros())

@@ -159,48 +159,65 @@ fn tell(session: &Session, record: &Record, path: &Path, length: i64) -> Result<
     Ok(terminal::say(format!("{length} written to {}", path.display()))?)
 }
 
-/// A file that is not there under its own name until it is whole; removed if it never is.
+/// A file that is not there under its own name until it is whole; removed if it never is. What is no file, a device or a pipe,
+/// is written to as it is.
 pub(super) struct Part {
     pub(super) file: File,
-    beside: PathBuf,
+    /// Where it is until it is whole; `None` of what is written to as it is.
+    beside: Option<PathBuf>,
     path: PathBuf,
-    kept: bool,
 }
 
 impl Part {
     pub(super) fn beside(path: &Path) -> Result<Self, CliError> {
-        let name = path
+        let failed = |e: std::io::Error| CliError::file(path, &e);
+        // Through a link to what it leads to: the link stays.
+        let target = match fs::metadata(path) {
+            Ok(there) if !there.is_file() && !there.is_dir() => {
+                let file = fs::OpenOptions::new().write(true).open(path).map_err(failed)?;
+                return Ok(Self {
+                    file: File::from_std(file),
+                    beside: None,
+                    path: path.to_owned(),
+                });
+            }
+            Ok(_) => path.canonicalize().map_err(failed)?,
+            Err(_) => path.to_owned(),
+        };
+        let name = target
             .file_name()
             .ok_or_else(|| CliError::usage("-o must name a file"))?;
         let name = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
-        let beside = path.with_file_name(name);
+        let beside = target.with_file_name(name);
         let file = fs::OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .open(&beside)
-            .map_err(|e| CliError::file(path, &e))?;
+            .map_err(failed)?;
         Ok(Self {
             file: File::from_std(file),
-            beside,
-            path: path.to_owned(),
-            kept: false,
+            beside: Some(beside),
+            path: target,
         })
     }
 
     pub(super) async fn keep(&mut self) -> Result<(), CliError> {
+        let Some(beside) = &self.beside else {
+            return Ok(self.file.flush().await?);
+        };
         self.file.sync_all().await?;
-        fs::rename(&self.beside, &self.path).map_err(|e| CliError::file(&self.path, &e))?;
-        self.kept = true;
+        fs::rename(beside, &self.path).map_err(|e| CliError::file(&self.path, &e))?;
+        self.beside = None;
         Ok(())
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if !self.kept {
-            let _ = fs::remove_file(&self.beside);
+        if let Some(beside) = &self.beside {
+            let _ = fs::remove_file(beside);
         }
     }
 }

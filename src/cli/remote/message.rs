@@ -60,6 +60,7 @@ pub(in crate::cli) struct Put {
 
 impl Put {
     async fn run(self) -> Result<(), CliError> {
+        self.about.check()?;
         let body = body(self.file.as_deref(), self.text).await?;
         let session = self.remote.connect("uploader").await?;
         let request = PutMessageRequest {

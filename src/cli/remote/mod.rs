@@ -21,6 +21,7 @@ mod update;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CliError, runtime};
 use crate::client::{Client, ClientFile};
@@ -116,20 +117,41 @@ impl Session {
 
 pub(super) fn run(command: Command) -> Result<(), CliError> {
     runtime()?.block_on(async {
-        match command {
-            Command::Put(command) => command.run().await,
-            Command::Get(command) => command.run().await,
-            Command::Message(command) => command.run().await,
-            Command::Ls(command) => command.run().await,
-            Command::Show(command) => command.run().await,
-            Command::Update(command) => command.run().await,
-            Command::Tenant(command) => command.run().await,
-            Command::Retention(command) => command.run().await,
-            Command::Keys(command) => command.run().await,
-            Command::Root(command) => command.run().await,
-            Command::Bench(command) => command.run().await,
+        tokio::select! {
+            done = perform(command) => done,
+            // What is half done is cleaned up as it is dropped: opened content must not stay beside the file that it was for.
+            signal = interrupted() => Err(CliError::failed(signal)),
         }
     })
+}
+
+/// Waits for a signal that ends the command.
+async fn interrupted() -> &'static str {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => "interrupted",
+        _ = terminate.recv() => "terminated",
+    }
+}
+
+async fn perform(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Put(command) => command.run().await,
+        Command::Get(command) => command.run().await,
+        Command::Message(command) => command.run().await,
+        Command::Ls(command) => command.run().await,
+        Command::Show(command) => command.run().await,
+        Command::Update(command) => command.run().await,
+        Command::Tenant(command) => command.run().await,
+        Command::Retention(command) => command.run().await,
+        Command::Keys(command) => command.run().await,
+        Command::Root(command) => command.run().await,
+        Command::Bench(command) => command.run().await,
+    }
 }
 
 /// Makes a change once, however often it is sent.

@@ -42,6 +42,7 @@ pub(in crate::cli) struct Put {
 
 impl Put {
     pub(super) async fn run(self) -> Result<(), CliError> {
+        self.about.check()?;
         let content = Source::open(&self.file).await?;
         let session = self.remote.connect("uploader").await?;
         let as_json = session.json;

@@ -11,7 +11,7 @@ use ring::digest;
 use super::{Session, about::About, put::Source};
 use crate::{
     cli::{CliError, terminal},
-    client::{ClientError, Resumable},
+    client::{ClientError, Code, Resumable},
     proto::v1::{BeginUploadRequest, Channel, Descriptor, Record},
 };
 
@@ -40,6 +40,11 @@ pub(super) async fn put(
             Err(CliError::failed(
                 "the file has changed since its upload was begun; what had arrived is forgotten, run the command again",
             ))
+        }
+        // It can never be committed: nothing of it need wait for its end.
+        Err(CliError::Client(error)) if error.code() == Some(Code::InvalidArgument) => {
+            upload.abort().await?;
+            Err(CliError::Client(error))
         }
         sent => sent,
     }
@@ -72,6 +77,14 @@ fn request(
     let (descriptor, its_own_id) = match content.identity() {
         None => (about.descriptor(Channel::Voice), None),
         Some((path, file)) => {
+            if about.begins_a_while_ago() {
+                return Err(CliError::usage(
+                    "--resume needs --start as a moment, e.g. 2026-11-24T10:00:00Z: another run must say the same",
+                ));
+            }
+            if file.size() == 0 {
+                return Err(CliError::failed(format!("is empty path={}", path.display())));
+            }
             let written = Timestamp {
                 seconds: file.mtime(),
                 nanos: i32::try_from(file.mtime_nsec()).unwrap_or(0),

@@ -1,10 +1,11 @@
 //! What runs beside the caller: sends what was written, learns what is durable, and goes on after whatever ends a call.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::time::{Instant, sleep, timeout};
+use tonic::Code;
 
 use super::{Name, Shared};
 use crate::{
@@ -80,7 +81,8 @@ impl Sender {
         let messages = messages(header, Arc::clone(&self.shared));
         let answer = tokio::select! {
             answer = service.write_upload(messages) => answer?.into_inner(),
-            never = self.learn() => match never {},
+            // A server that ends answers no more looks, and would have this call wait for what it holds.
+            error = self.learn() => return Err(error),
         };
         let upload = answer
             .upload
@@ -88,8 +90,9 @@ impl Sender {
         self.shared.go_on_from(&upload)
     }
 
-    /// Asks now and then what may be forgotten. What goes wrong with that goes wrong with the sending as well.
-    async fn learn(&self) -> Infallible {
+    /// Asks now and then what may be forgotten, until the server is not there to be asked. What else goes wrong with that goes wrong
+    /// with the sending as well.
+    async fn learn(&self) -> ClientError {
         loop {
             let wait = if self.shared.state().window.is_full() {
                 HASTY_LOOK_INTERVAL
@@ -103,8 +106,10 @@ impl Sender {
             if self.shared.state().window.kept() < LOOK_BYTES {
                 continue;
             }
-            if let Ok(upload) = self.client.look(&self.name).await {
-                self.shared.forget(&upload);
+            match self.client.look(&self.name).await {
+                Ok(upload) => self.shared.forget(&upload),
+                Err(error) if error.code() == Some(Code::Unavailable) => return error,
+                Err(_) => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The root turns: a new epoch takes over the region's pages and keyring.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     index::{Change, Expect, IndexError, Key, Range, Scan, Scope},
@@ -22,12 +22,17 @@ use super::{
 };
 
 impl Vault {
-    /// Turns the root. The provider is asked for the same epoch again if an earlier attempt was cut short.
+    /// Turns the root. An attempt that was cut short is given up with its epoch: what it staged may still have slots that were
+    /// punctured since, and must never be opened.
     pub(super) async fn turn_root_epoch(&self, operation: &KeyOperation) -> Result<(), Error> {
         let (before, _) = self.newest_epoch().await?;
+        let intended = self.intended_epoch().await?.max(before.epoch);
+        for given_up in before.epoch + 1..=intended {
+            self.give_up_epoch(given_up).await?;
+        }
         let label = EpochLabel {
             vault: self.realm.vault,
-            epoch: before.epoch + 1,
+            epoch: intended + 1,
         };
         self.intend_epoch(operation, label.epoch).await?;
         let grant = self.provider.create_epoch(label).await.map_err(provider_failed)?;
@@ -44,7 +49,7 @@ impl Vault {
             current: before.epoch,
             next: &next,
         });
-        let pages = self.all_rows(Range::RegionPages).await?.len() as u64;
+        let pages = self.count_rows(Range::RegionPages).await?;
         staging.stage(self, operation, pages).await?;
         let _gate = self.keys.region_gate().await;
         staging.stage(self, operation, pages).await?;
@@ -107,12 +112,25 @@ impl Vault {
             Ok(_) | Err(LedgerError::NotShipped) => true,
             Err(LedgerError::Index(IndexError::Expectation(_))) => false,
             // It may be there all the same: a page sealed under an epoch that is no longer the newest would be lost.
-            Err(_) => self.index.get(&Key::Epoch(epoch)).await?.is_some(),
+            Err(_) => self.is_known(&Key::Epoch(epoch)).await,
         };
         if applied {
             self.keys.use_epoch(epoch);
         }
         Ok(committed.map(|_| ())?)
+    }
+
+    /// Whether a row is there; asks until the index answers.
+    async fn is_known(&self, key: &Key) -> bool {
+        loop {
+            match self.index.get(key).await {
+                Ok(found) => return found.is_some(),
+                Err(error) => {
+                    tracing::error!(%error, "it is not known whether the root was turned; asking again")
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     /// Says in the log, before the provider is asked, that an epoch is about to be made.
@@ -122,6 +140,7 @@ impl Vault {
             provider: self.provider.kind().to_owned(),
         };
         let change = Change {
+            put: vec![apply::intended(epoch)],
             leaves: vec![leaf::draft(
                 Scope::Region,
                 &operation.actor,
@@ -132,6 +151,25 @@ impl Vault {
         };
         self.ledger.commit(change, Until::Shipped).await?;
         Ok(())
+    }
+
+    /// The highest epoch that an attempt was begun for.
+    async fn intended_epoch(&self) -> Result<u64, Error> {
+        let value = self.index.get(&Key::Meta(apply::INTENDED_EPOCH)).await?;
+        let number = value.map(|value| value.try_into().map(u64::from_be_bytes));
+        let number = number.transpose().map_err(|_| Error::corrupt("index row"))?;
+        Ok(number.unwrap_or(0))
+    }
+
+    /// Destroys the key of an epoch that never came to be.
+    async fn give_up_epoch(&self, epoch: u64) -> Result<(), Error> {
+        let label = EpochLabel {
+            vault: self.realm.vault,
+            epoch,
+        };
+        // By its label alone: an attempt that was cut short may not have been told the handle.
+        let destroyed = self.provider.destroy(label, "").await;
+        destroyed.map(|_| ()).map_err(provider_failed)
     }
 
     /// The newest epoch that is known, and its row's value.

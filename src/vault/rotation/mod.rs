@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     domain::{clock::Timestamp, ids::TenantId},
-    index::{Key, Range, Scan},
+    index::{Key, Range, Row, Scan},
     keys::region::SigningKeyInfo,
     proto::storage::{EpochRow, PageRow, TenantKeyRow},
 };
@@ -33,7 +33,7 @@ pub(super) use operation::{Work, begun_row, done_row};
 pub(super) use states::{region_states, tenant_states};
 
 /// Rows read at once.
-const BATCH: usize = 256;
+const BATCH: usize = 128;
 
 /// In which state of its life a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,12 +103,15 @@ impl Vault {
     pub async fn key_versions(&self, tenant: &TenantId) -> Result<Vec<KeyVersion>, Error> {
         let (owner, _) = self.tenant_row(tenant).await?.ok_or_else(Error::not_found)?;
         let mut pages = BTreeMap::<u64, u64>::new();
-        for row in self.all_rows(Range::Pages(tenant.clone())).await? {
+        let range = Range::Pages(tenant.clone());
+        self.each_row(range, |row| {
             let page: PageRow = self.rows.open(&row.key, &row.value)?;
-            let stored = apply::page_under(&page, owner.current_key_version);
-            let version = stored.map_or(page.key_version, |stored| stored.key_version);
-            *pages.entry(version).or_default() += 1;
-        }
+            let staged = page.staged.as_ref().map(|staged| staged.key_version);
+            let staged = staged.filter(|version| *version == owner.current_key_version);
+            *pages.entry(staged.unwrap_or(page.key_version)).or_default() += 1;
+            Ok(())
+        })
+        .await?;
         let mut versions = Vec::new();
         for row in self.all_rows(Range::TenantKeys(tenant.clone())).await? {
             let Key::TenantKey(_, version) = row.key else {
@@ -133,7 +136,7 @@ impl Vault {
     /// # Errors
     /// What the index answered.
     pub async fn root_epochs(&self) -> Result<Vec<RootEpoch>, Error> {
-        let pages = self.all_rows(Range::RegionPages).await?.len() as u64;
+        let pages = self.count_rows(Range::RegionPages).await?;
         let mut epochs = Vec::new();
         for row in self.all_rows(Range::Epochs).await? {
             let epoch: EpochRow = self.rows.open(&row.key, &row.value)?;
@@ -156,9 +159,33 @@ impl Vault {
         self.keys.region().signing_keys()
     }
 
-    /// All rows of a range whose number is that of keys and pages, not of records.
-    pub(super) async fn all_rows(&self, range: Range) -> Result<Vec<crate::index::Row>, Error> {
+    /// All rows of a range whose number is that of keys, not of records.
+    pub(super) async fn all_rows(&self, range: Range) -> Result<Vec<Row>, Error> {
         let mut all = Vec::new();
+        let keep = |row| {
+            all.push(row);
+            Ok(())
+        };
+        self.each_row(range, keep).await?;
+        Ok(all)
+    }
+
+    async fn count_rows(&self, range: Range) -> Result<u64, Error> {
+        let mut many = 0;
+        let count = |_| {
+            many += 1;
+            Ok(())
+        };
+        self.each_row(range, count).await?;
+        Ok(many)
+    }
+
+    /// Holds few rows at a time: a page's state may be long.
+    async fn each_row(
+        &self,
+        range: Range,
+        mut each: impl FnMut(Row) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
         let mut after = None;
         loop {
             let scan = Scan {
@@ -170,9 +197,9 @@ impl Vault {
             let rows = self.index.scan(&scan).await?;
             let full = rows.len() == BATCH;
             after = rows.last().map(|row| row.key.clone());
-            all.extend(rows);
+            rows.into_iter().try_for_each(&mut each)?;
             if !full {
-                return Ok(all);
+                return Ok(());
             }
         }
     }

@@ -1,8 +1,11 @@
 //! Long work on keys: asked for, in the log, done by one task, one after the other, and taken up again after a restart.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
 use crate::{
     domain::{
@@ -11,7 +14,10 @@ use crate::{
         limits,
     },
     index::{Change, Key, Range, Row, Scan, Scope},
-    ledger::{leaf, outbox::Until},
+    ledger::{
+        leaf,
+        outbox::{LedgerError, Until},
+    },
     proto::storage::{KeyOperationBegun, KeyOperationKind, KeyOperationRow, state_leaf::Body},
 };
 
@@ -32,6 +38,16 @@ pub enum OperationWork {
     RotateTenantKey(TenantId),
     /// A new root epoch.
     RotateRootEpoch,
+}
+
+impl OperationWork {
+    /// Whose keys; `None` for the region's.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::RotateTenantKey(tenant) => Some(tenant),
+            Self::RotateRootEpoch => None,
+        }
+    }
 }
 
 /// How far it is.
@@ -87,6 +103,25 @@ impl KeyOperation {
 pub(in crate::vault) struct Work {
     wake: Notify,
     beginning: Mutex<()>,
+    /// What is under way or waits, oldest first; everything that runs, whatever its age.
+    running: std::sync::Mutex<Vec<KeyOperation>>,
+    /// Held by the task while it does one, and by the scrub, which must not see half of it.
+    doing: Mutex<()>,
+}
+
+impl Work {
+    /// Keeps the task from its next operation, once it has done the one it is at.
+    pub(in crate::vault) async fn pause(&self) -> MutexGuard<'_, ()> {
+        self.doing.lock().await
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Vec<KeyOperation>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, id: &OperationId) {
+        self.running().retain(|operation| operation.id != *id);
+    }
 }
 
 impl Vault {
@@ -121,18 +156,29 @@ impl Vault {
     /// One operation; what is said of one that is done is in the bucket.
     ///
     /// # Errors
-    /// [`Kind::NotFound`].
-    pub async fn key_operation(&self, id: &OperationId) -> Result<KeyOperation, Error> {
-        let key = Key::KeyOperation(*id);
-        let value = self.index.get(&key).await?.ok_or_else(Error::not_found)?;
-        let operation = parse(&self.rows, &Row { key, value })?;
+    /// [`Kind::NotFound`], also if the caller may not know of it.
+    pub async fn key_operation(
+        &self,
+        id: &OperationId,
+        may_know: impl Fn(&KeyOperation) -> bool,
+    ) -> Result<KeyOperation, Error> {
+        let operation = self.operation(id).await?;
+        if !may_know(&operation) {
+            return Err(Error::not_found());
+        }
         if operation.state == OperationState::Succeeded {
             self.ship_before_repeating().await?;
         }
         Ok(operation)
     }
 
-    /// Operations, newest first, after `after`.
+    pub(in crate::vault) async fn operation(&self, id: &OperationId) -> Result<KeyOperation, Error> {
+        let key = Key::KeyOperation(*id);
+        let value = self.index.get(&key).await?.ok_or_else(Error::not_found)?;
+        parse(&self.rows, &Row { key, value })
+    }
+
+    /// Operations that the caller may know, newest first, after `after`; and whether there are more of them.
     ///
     /// # Errors
     /// What the index answered.
@@ -140,12 +186,29 @@ impl Vault {
         &self,
         after: Option<&OperationId>,
         limit: usize,
-    ) -> Result<Vec<KeyOperation>, Error> {
+        may_know: impl Fn(&KeyOperation) -> bool,
+    ) -> Result<(Vec<KeyOperation>, bool), Error> {
+        let mut known = Vec::new();
+        let mut after = after.copied();
+        loop {
+            let page = self.operations_after(after.as_ref()).await?;
+            let full = page.len() == BATCH;
+            after = page.last().map(|last| last.id);
+            known.extend(page.into_iter().filter(&may_know));
+            let more = known.len() > limit;
+            if more || !full {
+                known.truncate(limit);
+                return Ok((known, more));
+            }
+        }
+    }
+
+    async fn operations_after(&self, after: Option<&OperationId>) -> Result<Vec<KeyOperation>, Error> {
         let scan = Scan {
             range: Range::KeyOperations,
             reverse: true,
             after: after.copied().map(Key::KeyOperation),
-            limit: limit.clamp(1, 1_000),
+            limit: BATCH,
         };
         let rows = self.index.scan(&scan).await?;
         rows.iter().map(|row| parse(&self.rows, row)).collect()
@@ -158,7 +221,7 @@ impl Vault {
         request: Option<&RequestId>,
     ) -> Result<KeyOperation, Error> {
         let _one_at_a_time = self.key_work.beginning.lock().await;
-        let mac = request.map(|request| self.rows.request_mac(request).to_vec());
+        let mac = request.map(|request| self.rows.request_mac(work.tenant(), request).to_vec());
         let mac = mac.unwrap_or_default();
         if let Some(found) = self.operation_before(&work, &mac).await? {
             self.ship_before_repeating().await?;
@@ -194,12 +257,15 @@ impl Vault {
         };
         let begun = self.ledger.commit(change, Until::Shipped).await;
         // It is queued even if the bucket did not take it in time.
-        self.key_work.wake.notify_one();
+        if matches!(begun, Ok(_) | Err(LedgerError::NotShipped)) {
+            self.key_work.running().push(operation.clone());
+            self.key_work.wake.notify_one();
+        }
         begun?;
         Ok(operation)
     }
 
-    /// The same work under way, or the same request of the last day.
+    /// The same request of the last day, or the same work under way.
     async fn operation_before(
         &self,
         work: &OperationWork,
@@ -207,27 +273,38 @@ impl Vault {
     ) -> Result<Option<KeyOperation>, Error> {
         let oldest = self.clock.now().plus_micros(-limits::REQUEST_ID_MICROS);
         let mut after = None;
-        loop {
-            let page = self.key_operations(after.as_ref(), BATCH).await?;
-            for found in &page {
-                let same_request = !mac.is_empty() && found.request_mac == mac && found.created > oldest;
-                if same_request && found.work != *work {
+        while !mac.is_empty() {
+            let page = self.operations_after(after.as_ref()).await?;
+            let asked = page
+                .iter()
+                .find(|found| found.request_mac == mac && found.created > oldest);
+            match asked {
+                Some(found) if found.work == *work => return Ok(Some(found.clone())),
+                Some(_) => {
                     return Err(Error::new(
                         Kind::AlreadyExists,
                         "REQUEST_ID_REUSED",
                         "the request_id was used for something else; use a new one for each request",
                     ));
                 }
-                if same_request || (found.state == OperationState::Running && found.work == *work) {
-                    return Ok(Some(found.clone()));
-                }
+                None => {}
             }
             match page.last() {
-                // What runs for longer than a day is met by whoever asks again: it is found by the task.
                 Some(last) if page.len() == BATCH && last.created > oldest => after = Some(last.id),
-                _ => return Ok(None),
+                _ => break,
             }
         }
+        let found = {
+            let running = self.key_work.running();
+            running
+                .iter()
+                .find(|found| found.work == *work)
+                .map(|found| found.id)
+        };
+        let Some(id) = found else { return Ok(None) };
+        // It may have come to its end just now.
+        let now = self.operation(&id).await?;
+        Ok((now.state == OperationState::Running).then_some(now))
     }
 
     /// Works until `stop` is set: what was begun before the last process ended comes first.
@@ -251,21 +328,17 @@ impl Vault {
 
     /// Does all that is to be done; returns whether something is left.
     async fn work_once(&self) -> bool {
-        let running = match self.running_operations().await {
-            Ok(running) => running,
-            Err(error) => {
-                tracing::warn!(%error, "key operations cannot be read, trying again");
-                return true;
-            }
-        };
+        let running = self.key_work.running().clone();
         let mut left = false;
         for operation in running {
+            let _doing = self.key_work.pause().await;
             let outcome = match &operation.work {
                 OperationWork::RotateTenantKey(tenant) => self.turn_tenant_key(&operation, tenant).await,
                 OperationWork::RotateRootEpoch => self.turn_root_epoch(&operation).await,
             };
-            if let Err(error) = outcome {
-                left |= self.not_done(&operation, &error).await;
+            match outcome {
+                Ok(()) => self.key_work.forget(&operation.id),
+                Err(error) => left |= self.not_done(&operation, &error).await,
             }
         }
         left
@@ -291,6 +364,7 @@ impl Vault {
                 let key = Key::KeyOperation(operation.id);
                 let now = parse(&self.rows, &Row { key, value });
                 if now.is_ok_and(|now| now.state == OperationState::Succeeded) {
+                    self.key_work.forget(&operation.id);
                     return false;
                 }
             }
@@ -302,27 +376,21 @@ impl Vault {
         };
         if let Err(error) = self.index.commit(change).await {
             tracing::warn!(%error, "a key operation's state was not written");
+            return true;
+        }
+        if gone {
+            self.key_work.forget(&operation.id);
         }
         !gone
     }
 
-    async fn running_operations(&self) -> Result<Vec<KeyOperation>, Error> {
-        let mut running = Vec::new();
-        let mut after: Option<OperationId> = None;
-        loop {
-            let page = self.key_operations(after.as_ref(), BATCH).await?;
-            after = page.last().map(|last| last.id);
-            let full = page.len() == BATCH;
-            running.extend(
-                page.into_iter()
-                    .filter(|found| found.state == OperationState::Running),
-            );
-            if !full {
-                // Oldest first.
-                running.reverse();
-                return Ok(running);
-            }
-        }
+    /// Finds what was begun and has not ended; once, at a start.
+    pub(in crate::vault) async fn find_key_work(&self) -> Result<(), Error> {
+        let running = |operation: &KeyOperation| operation.state == OperationState::Running;
+        let (mut found, _) = self.key_operations(None, usize::MAX, running).await?;
+        found.reverse();
+        *self.key_work.running() = found;
+        Ok(())
     }
 
     /// Remembers how far an operation is, now and then.

@@ -15,8 +15,10 @@ use super::{
     states::{Sealed, States},
 };
 
-/// Pages of one transaction: a state of many punctures is 70 KiB, and there are two of each page.
+/// Pages looked at at once, and of one transaction at most.
 const PAGES: usize = 32;
+/// Bytes of one transaction, about: a state of many punctures is 70 KiB, and there are two of each page.
+const BYTES: usize = 1 << 20;
 /// How often pages that change under the hand are staged again before the gate is held.
 const RACES: usize = 8;
 
@@ -71,10 +73,15 @@ impl<'a> Staging<'a> {
             let Some(last) = rows.last().map(|row| row.key.clone()) else {
                 return Ok(());
             };
-            self.stage_rows(vault, rows).await?;
-            vault
-                .note_progress(operation, self.staged.len() as u64, pages)
-                .await?;
+            let mut changed = 0;
+            for some in by_bytes(rows) {
+                changed += self.stage_rows(vault, some).await?;
+            }
+            if changed > 0 {
+                vault
+                    .note_progress(operation, self.staged.len() as u64, pages)
+                    .await?;
+            }
             after = Some(last);
         }
     }
@@ -84,7 +91,8 @@ impl<'a> Staging<'a> {
         self.states.finish(vault).await
     }
 
-    async fn stage_rows(&mut self, vault: &Vault, mut rows: Vec<Row>) -> Result<(), Error> {
+    /// Returns how many of the rows it staged.
+    async fn stage_rows(&mut self, vault: &Vault, mut rows: Vec<Row>) -> Result<usize, Error> {
         for _ in 0..RACES {
             match self.try_rows(vault, &rows).await {
                 Err(Error {
@@ -103,7 +111,7 @@ impl<'a> Staging<'a> {
         Err(IndexError::Expectation(0).into())
     }
 
-    async fn try_rows(&mut self, vault: &Vault, rows: &[Row]) -> Result<(), Error> {
+    async fn try_rows(&mut self, vault: &Vault, rows: &[Row]) -> Result<usize, Error> {
         let mut change = Change::default();
         let mut staged = Vec::new();
         for row in rows {
@@ -128,15 +136,34 @@ impl<'a> Staging<'a> {
             staged.push((page, next));
         }
         if staged.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         vault.index.commit(change).await?;
+        let many = staged.len();
         for (page, next) in staged {
             self.staged.insert(page, next.generation);
             self.states.add(vault, self.owner.sealed(&page, &next)).await?;
         }
-        Ok(())
+        Ok(many)
     }
+}
+
+/// Rows in runs whose states are written together.
+fn by_bytes(rows: Vec<Row>) -> Vec<Vec<Row>> {
+    let mut runs: Vec<Vec<Row>> = vec![Vec::new()];
+    let mut bytes = 0;
+    for row in rows {
+        let cost = 2 * row.value.len();
+        if bytes + cost > BYTES && bytes > 0 {
+            runs.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += cost;
+        if let Some(run) = runs.last_mut() {
+            run.push(row);
+        }
+    }
+    runs
 }
 
 impl Owner<'_> {

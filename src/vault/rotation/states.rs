@@ -123,7 +123,11 @@ fn counted<T>(states: &PageStates, pages: Vec<T>) -> Result<Vec<T>, Error> {
 }
 
 async fn read(vault: &Vault, states: &PageStates) -> Result<Bytes, Error> {
-    let object = match vault.store.get(&object_of(states)?, ByteRange::Full).await {
+    let whole = ByteRange::Exact {
+        offset: 0,
+        length: u64::from(states.length),
+    };
+    let object = match vault.store.get(&object_of(states)?, whole).await {
         Err(StoreError::NotFound) => return Err(Error::corrupt("missing object")),
         other => other?,
     };

@@ -17,6 +17,8 @@ use crate::{
 
 /// Bytes of bodies in one batch, so that it is one call: a request is at most 4 MiB.
 pub(super) const BATCH_BYTES: u64 = 7 << 19;
+/// Bytes of one message: one slice of the buffer.
+pub(super) const MESSAGE_BYTES: u64 = 1 << 20;
 /// Content is sent in slices of one buffer: a bench measures the vault, not the making of noise.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Recordings that the streams of a reading bench share.

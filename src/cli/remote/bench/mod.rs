@@ -66,6 +66,9 @@ enum Work {
 
 impl Bench {
     pub(super) async fn run(self) -> Result<(), CliError> {
+        if self.message_size > load::MESSAGE_BYTES {
+            return Err(CliError::usage("--message-size: a message has at most 1 MiB"));
+        }
         if u64::from(self.batch) * self.message_size > load::BATCH_BYTES {
             return Err(CliError::usage(
                 "--batch and --message-size: a call takes at most 3.5 MiB of bodies",
