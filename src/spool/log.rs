@@ -123,6 +123,16 @@ impl SealedLog {
         }
     }
 
+    /// Whether a log is shorter than any can be: whoever made it died between its name and its content, and nothing in it was ever
+    /// durable.
+    ///
+    /// # Errors
+    /// As the disk says.
+    pub fn was_torn_at_birth(spool: &Spool, name: &str) -> Result<bool, SpoolError> {
+        let shortest = (MAGIC.len() + 4 + 2 * MARK_LEN) as u64;
+        Ok(spool.disk.length(name)? < shortest)
+    }
+
     /// Opens a log, gives every record to `each` in order, and cuts off what a crash tore. What is left is durable.
     ///
     /// # Errors

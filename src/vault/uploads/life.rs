@@ -139,6 +139,9 @@ impl Vault {
             }
         }
         for id in journals {
+            if self.forget_unborn(&id).await? {
+                continue;
+            }
             let known = match self.find_upload(&id).await {
                 Ok(session) => Known::Live(session),
                 Err(error) if matches!(error.kind, Kind::Corrupt | Kind::Shredded | Kind::NotFound) => {
@@ -153,6 +156,19 @@ impl Vault {
             self.uploads.known().insert(id, known);
         }
         self.count_pieces(pieces).await
+    }
+
+    /// Removes the journal of an upload whose beginning was cut short: nobody was told of it.
+    async fn forget_unborn(&self, id: &RecordId) -> Result<bool, Error> {
+        let (spool, name) = (Arc::clone(&self.uploads.spool), spool::journal_name(id));
+        off_the_async_threads(move || {
+            let unborn = SealedLog::was_torn_at_birth(&spool, &name)?;
+            if unborn {
+                spool.remove(&name)?;
+            }
+            Ok(unborn)
+        })
+        .await
     }
 
     async fn find_upload(self: &Arc<Self>, id: &RecordId) -> Result<Arc<Session>, Error> {

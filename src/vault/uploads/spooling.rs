@@ -274,7 +274,8 @@ impl Session {
 
     fn wake_part(&self, part: &mut Part, start: &mut Vec<u8>) -> Result<Option<SealedLog>, SpoolError> {
         let name = spool::pieces_name(&self.making.record, part.extent);
-        if !self.spool.has(&name)? {
+        // Its name is known before its content is: one that was being made is removed with what lies beyond.
+        if !self.spool.has(&name)? || SealedLog::was_torn_at_birth(&self.spool, &name)? {
             return Ok(None);
         }
         let key = Arc::clone(&self.making.spool_key);

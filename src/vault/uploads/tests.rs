@@ -681,6 +681,28 @@ async fn a_damaged_spool_is_refused_and_never_other_data() {
     bench.vault().abort_upload(&bench.tenant, &id).await.unwrap();
 }
 
+/// A kill between the name of a file and its content: nothing in it was promised, so nothing is damaged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_making_was_cut_short_is_no_damage() {
+    let mut bench = Bench::new().await;
+    let content = content(3_000);
+    for torn in [0, 1, 135] {
+        let id = bench.begin().await;
+        bench.world.crash().await;
+        let spool = bench.world.spool_path();
+        std::fs::write(spool.join(format!("{id}.0")), vec![7; torn]).unwrap();
+        let unborn = crate::domain::ids::RecordId::mint(Timestamp(1), &bench.world.rng).unwrap();
+        let journal = spool.join(crate::spool::journal_name(&unborn));
+        std::fs::write(&journal, vec![7; torn]).unwrap();
+        bench.world.open().await.unwrap();
+        assert!(!journal.exists());
+        assert_eq!(bench.vault().upload(&bench.tenant, &id).await.unwrap().durable, 0);
+        bench.send(id, 0, &content).await;
+        let record = bench.commit(id, content.len()).await.unwrap();
+        assert_eq!(record.size, content.len() as u64);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_data_directory_holds_nothing_that_was_said_or_sent() {
     let bench = Bench::new().await;
