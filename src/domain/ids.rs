@@ -104,6 +104,11 @@ uuid_id!(
     "operation_id"
 );
 uuid_id!(
+    /// A compliance case that leads to a shred.
+    ErasureId,
+    "erasure_id"
+);
+uuid_id!(
     /// One index of a vault; a vault serves from one at a time.
     IndexId,
     "index_id"

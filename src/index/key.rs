@@ -2,7 +2,7 @@
 
 use crate::domain::{
     clock::Timestamp,
-    ids::{OperationId, PageId, RecordId, RetentionClassId, TenantId},
+    ids::{ErasureId, OperationId, PageId, RecordId, RetentionClassId, TenantId},
 };
 
 /// Which log of a node.
@@ -84,6 +84,20 @@ pub enum Key {
     External(TenantId, Blind),
     /// The record behind a keyed request id.
     Request(TenantId, Blind),
+    /// An erasure.
+    Erasure(TenantId, ErasureId),
+    /// An erasure that is due at a time.
+    DueErasure(Timestamp, TenantId, ErasureId),
+    /// What stays of a shredded record.
+    Tombstone(TenantId, RecordId),
+    /// An erasure of which something could still be opened with old copies.
+    Unswept(TenantId, ErasureId),
+    /// An object that nothing needs any more, by its name.
+    Purge(TenantId, String),
+    /// Which index keys blind a tenant's identifiers.
+    Blinding(TenantId),
+    /// A number that a shredded record was found by: it is to be replaced.
+    Renumber(TenantId, Number),
 }
 
 /// A contiguous run of rows of one table.
@@ -117,8 +131,34 @@ pub enum Range {
     BySubject(TenantId, Number, Timestamp, Timestamp),
     /// What was derived from a record, by time, `from` inclusive, `to` exclusive.
     BySource(TenantId, RecordId, Timestamp, Timestamp),
+    /// All of a tenant's records by their conversations.
+    Conversations(TenantId),
+    /// All of a tenant's records by their subjects and agents.
+    Subjects(TenantId),
+    /// All of a tenant's derived records by their sources.
+    Sources(TenantId),
     /// A tenant's blinded identifiers.
     Identifiers(TenantId),
+    /// A tenant's blinded external ids.
+    Externals(TenantId),
     /// All request ids of all tenants.
     Requests,
+    /// All request ids of a tenant.
+    TenantRequests(TenantId),
+    /// All open pages of a tenant.
+    TenantOpenPages(TenantId),
+    /// A tenant's erasures, oldest first.
+    Erasures(TenantId),
+    /// Erasures of all tenants that are due before a time, by that time.
+    DueErasures(Timestamp),
+    /// What stays of a tenant's shredded records.
+    Tombstones(TenantId),
+    /// Erasures of all tenants that no sweep has made final.
+    Unswept,
+    /// All objects that wait for their deletion.
+    Purges,
+    /// Those of a tenant.
+    TenantPurges(TenantId),
+    /// A tenant's numbers that are to be replaced.
+    Renumbers(TenantId),
 }

@@ -176,12 +176,25 @@ fn contains(range: &Range, key: &Key) -> bool {
         | (Range::Logs, Key::Log(_))
         | (Range::Tenants, Key::Tenant(_))
         | (Range::OpenPages, Key::OpenPage(..))
-        | (Range::Requests, Key::Request(..)) => true,
+        | (Range::Requests, Key::Request(..))
+        | (Range::Unswept, Key::Unswept(..))
+        | (Range::Purges, Key::Purge(..)) => true,
+        (Range::DueErasures(until), Key::DueErasure(time, ..)) => time < until,
         (Range::TenantKeys(of), Key::TenantKey(tenant, _))
         | (Range::RetentionClasses(of), Key::RetentionClass(tenant, _))
         | (Range::Pages(of), Key::Page(tenant, _))
         | (Range::Records(of), Key::Record(tenant, _))
-        | (Range::Identifiers(of), Key::Identifier(tenant, _)) => tenant == of,
+        | (Range::Identifiers(of), Key::Identifier(tenant, _))
+        | (Range::Externals(of), Key::External(tenant, _))
+        | (Range::TenantRequests(of), Key::Request(tenant, _))
+        | (Range::TenantOpenPages(of), Key::OpenPage(tenant, ..))
+        | (Range::Conversations(of), Key::ByConversation(tenant, ..))
+        | (Range::Subjects(of), Key::BySubject(tenant, ..))
+        | (Range::Sources(of), Key::BySource(tenant, ..))
+        | (Range::Erasures(of), Key::Erasure(tenant, _))
+        | (Range::Tombstones(of), Key::Tombstone(tenant, _))
+        | (Range::TenantPurges(of), Key::Purge(tenant, _))
+        | (Range::Renumbers(of), Key::Renumber(tenant, _)) => tenant == of,
         (Range::ByTime(of, from, to), Key::ByTime(tenant, time, _)) => {
             tenant == of && (from..to).contains(&time)
         }

@@ -55,7 +55,7 @@ const FORMAT_VERSION: u32 = 1;
 const META_VAULT: &str = "vault";
 /// The format of an index's rows. One of another format is made again from the bucket.
 const META_FORMAT: &str = "format";
-const INDEX_FORMAT: &[u8] = b"2";
+const INDEX_FORMAT: &[u8] = b"3";
 
 /// What a vault is told at its start.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use crate::{
     domain::{
         clock::Timestamp,
-        ids::{InvalidId, OperationId, PageId, RecordId, RetentionClassId, TenantId},
+        ids::{ErasureId, InvalidId, OperationId, PageId, RecordId, RetentionClassId, TenantId},
     },
     index::{Change, Key, LeafDraft, LogId, LogKind, Range, Row, Scope, key::Number},
 };
@@ -84,7 +84,7 @@ impl Dice {
     /// None that happen.
     pub fn key(&mut self) -> Result<Key, InvalidId> {
         let tenant = self.tenant()?;
-        Ok(match self.below(20) {
+        Ok(match self.below(27) {
             0 => Key::Meta(self.pick(&META)),
             1 => Key::Epoch(self.number()),
             2 => Key::RegionPage(self.page()?),
@@ -108,6 +108,13 @@ impl Dice {
             16 => Key::External(tenant, self.blind()),
             18 => Key::KeyOperation(self.operation()?),
             17 => Key::BySource(tenant, self.record()?, self.time(), self.record()?),
+            19 => Key::Erasure(tenant, self.erasure()?),
+            20 => Key::DueErasure(self.time(), tenant, self.erasure()?),
+            21 => Key::Tombstone(tenant, self.record()?),
+            22 => Key::Unswept(tenant, self.erasure()?),
+            23 => Key::Purge(tenant, self.pick(&["blobs/a", "blobs/a-b", "payloads/a"]).to_owned()),
+            24 => Key::Blinding(tenant),
+            25 => Key::Renumber(tenant, self.who()),
             _ => Key::Request(tenant, self.blind()),
         })
     }
@@ -134,8 +141,21 @@ impl Dice {
             Range::ByConversation(tenant.clone(), self.who(), from, to),
             Range::BySubject(tenant.clone(), self.who(), from, to),
             Range::BySource(tenant.clone(), self.record()?, from, to),
-            Range::Identifiers(tenant),
+            Range::Conversations(tenant.clone()),
+            Range::Subjects(tenant.clone()),
+            Range::Sources(tenant.clone()),
+            Range::Identifiers(tenant.clone()),
+            Range::Externals(tenant.clone()),
             Range::Requests,
+            Range::TenantRequests(tenant.clone()),
+            Range::TenantOpenPages(tenant.clone()),
+            Range::Erasures(tenant.clone()),
+            Range::DueErasures(from),
+            Range::Tombstones(tenant.clone()),
+            Range::Unswept,
+            Range::Purges,
+            Range::TenantPurges(tenant.clone()),
+            Range::Renumbers(tenant),
         ])
     }
 
@@ -156,6 +176,10 @@ impl Dice {
 
     fn operation(&mut self) -> Result<OperationId, InvalidId> {
         OperationId::from_slice(&uuid(self.below(300)))
+    }
+
+    fn erasure(&mut self) -> Result<ErasureId, InvalidId> {
+        ErasureId::from_slice(&uuid(self.below(300)))
     }
 
     fn class(&mut self) -> Result<RetentionClassId, InvalidId> {

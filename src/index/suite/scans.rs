@@ -180,6 +180,13 @@ fn same_table(range: &Range, after: Option<Key>) -> Option<Key> {
                 | (Range::ByTime(..), Key::ByTime(..))
                 | (Range::BySubject(..), Key::BySubject(..))
                 | (Range::Requests, Key::Request(..))
+                | (Range::TenantRequests(_), Key::Request(..))
+                | (Range::Erasures(_), Key::Erasure(..))
+                | (Range::DueErasures(_), Key::DueErasure(..))
+                | (Range::Tombstones(_), Key::Tombstone(..))
+                | (Range::Unswept, Key::Unswept(..))
+                | (Range::Purges, Key::Purge(..))
+                | (Range::Renumbers(_), Key::Renumber(..))
         )
     })
 }

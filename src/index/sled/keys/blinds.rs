@@ -1,4 +1,5 @@
-//! `identifier(tenant, blind)`, `external(tenant, blind)`, `request(tenant, blind)`.
+//! `identifier(tenant, blind)`, `external(tenant, blind)`, `request(tenant, blind)`, `blinding(tenant)`,
+//! `renumber(tenant, number)`.
 
 use super::{
     Span, Table,
@@ -6,7 +7,10 @@ use super::{
 };
 use crate::{
     domain::ids::TenantId,
-    index::{IndexError, Key, key::Blind},
+    index::{
+        IndexError, Key,
+        key::{Blind, Number},
+    },
 };
 
 pub(super) fn identifier(tenant: &TenantId, blind: &Blind) -> Vec<u8> {
@@ -19,6 +23,26 @@ pub(super) fn external(tenant: &TenantId, blind: &Blind) -> Vec<u8> {
 
 pub(super) fn request(tenant: &TenantId, blind: &Blind) -> Vec<u8> {
     with(Table::Request, tenant).bytes(blind).done()
+}
+
+pub(super) fn blinding(tenant: &TenantId) -> Vec<u8> {
+    with(Table::Blinding, tenant).done()
+}
+
+pub(super) fn renumber(tenant: &TenantId, number: &Number) -> Vec<u8> {
+    with(Table::Renumber, tenant).bytes(number).done()
+}
+
+pub(super) fn renumbers(tenant: &TenantId) -> Span {
+    Span::under(with(Table::Renumber, tenant).done())
+}
+
+pub(super) fn externals(tenant: &TenantId) -> Span {
+    Span::under(with(Table::External, tenant).done())
+}
+
+pub(super) fn requests_of(tenant: &TenantId) -> Span {
+    Span::under(with(Table::Request, tenant).done())
 }
 
 pub(super) fn identifiers(tenant: &TenantId) -> Span {
@@ -34,10 +58,14 @@ pub(super) fn read(table: u8, columns: &mut Reader<'_>) -> Option<Result<Key, In
     const IDENTIFIER: u8 = Table::Identifier as u8;
     const EXTERNAL: u8 = Table::External as u8;
     const REQUEST: u8 = Table::Request as u8;
+    const BLINDING: u8 = Table::Blinding as u8;
+    const RENUMBER: u8 = Table::Renumber as u8;
     match table {
         IDENTIFIER => Some(read_blind(columns, Key::Identifier)),
         EXTERNAL => Some(read_blind(columns, Key::External)),
         REQUEST => Some(read_blind(columns, Key::Request)),
+        BLINDING => Some(columns.id().map(Key::Blinding)),
+        RENUMBER => Some(read_renumber(columns)),
         _ => None,
     }
 }
@@ -48,4 +76,8 @@ fn with(table: Table, tenant: &TenantId) -> Columns {
 
 fn read_blind(columns: &mut Reader<'_>, key: fn(TenantId, Blind) -> Key) -> Result<Key, IndexError> {
     Ok(key(columns.id()?, columns.array()?))
+}
+
+fn read_renumber(columns: &mut Reader<'_>) -> Result<Key, IndexError> {
+    Ok(Key::Renumber(columns.id()?, columns.array()?))
 }

@@ -14,7 +14,7 @@ use super::Table;
 use crate::{
     domain::{
         clock::Timestamp,
-        ids::{OperationId, PageId, RecordId},
+        ids::{ErasureId, OperationId, PageId, RecordId},
     },
     index::IndexError,
 };
@@ -131,6 +131,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn operation(&mut self) -> Result<OperationId, IndexError> {
         OperationId::from_slice(&self.array::<16>()?).map_err(|_| undecodable())
+    }
+
+    pub(super) fn erasure(&mut self) -> Result<ErasureId, IndexError> {
+        ErasureId::from_slice(&self.array::<16>()?).map_err(|_| undecodable())
     }
 
     pub(super) fn end(&self) -> Result<(), IndexError> {

@@ -4,6 +4,7 @@
 
 mod blinds;
 mod codec;
+mod erasures;
 mod logs;
 mod records;
 mod region;
@@ -41,6 +42,13 @@ pub(super) enum Table {
     Identifier = 0x40,
     External = 0x41,
     Request = 0x42,
+    Blinding = 0x43,
+    Renumber = 0x44,
+    Erasure = 0x50,
+    DueErasure = 0x51,
+    Tombstone = 0x52,
+    Unswept = 0x53,
+    Purge = 0x54,
     /// Pieces of long values, so that no scan of another table meets them.
     Chunk = 0xF0,
 }
@@ -100,6 +108,13 @@ pub(super) fn encode(key: &Key) -> Vec<u8> {
         Key::Identifier(tenant, blind) => blinds::identifier(tenant, blind),
         Key::External(tenant, blind) => blinds::external(tenant, blind),
         Key::Request(tenant, blind) => blinds::request(tenant, blind),
+        Key::Blinding(tenant) => blinds::blinding(tenant),
+        Key::Renumber(tenant, number) => blinds::renumber(tenant, number),
+        Key::Erasure(tenant, erasure) => erasures::erasure(tenant, erasure),
+        Key::DueErasure(time, tenant, erasure) => erasures::due(*time, tenant, erasure),
+        Key::Tombstone(tenant, record) => erasures::tombstone(tenant, record),
+        Key::Unswept(tenant, erasure) => erasures::unswept(tenant, erasure),
+        Key::Purge(tenant, object) => erasures::purge(tenant, object),
     }
 }
 
@@ -126,6 +141,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Key, IndexError> {
         .or_else(|| tenants::read(table, &mut columns))
         .or_else(|| records::read(table, &mut columns))
         .or_else(|| blinds::read(table, &mut columns))
+        .or_else(|| erasures::read(table, &mut columns))
         .unwrap_or_else(|| Err(codec::undecodable()))?;
     columns.end()?;
     Ok(key)
@@ -150,8 +166,21 @@ pub(super) fn span(range: &Range) -> Span {
         }
         Range::BySubject(tenant, number, from, to) => records::of_subject(tenant, number, *from, *to),
         Range::BySource(tenant, source, from, to) => records::of_source(tenant, source, *from, *to),
+        Range::Conversations(tenant) => records::of_conversations(tenant),
+        Range::Subjects(tenant) => records::of_subjects(tenant),
+        Range::Sources(tenant) => records::of_sources(tenant),
         Range::Identifiers(tenant) => blinds::identifiers(tenant),
+        Range::Externals(tenant) => blinds::externals(tenant),
         Range::Requests => blinds::requests(),
+        Range::TenantRequests(tenant) => blinds::requests_of(tenant),
+        Range::TenantOpenPages(tenant) => tenants::open_pages_of(tenant),
+        Range::Renumbers(tenant) => blinds::renumbers(tenant),
+        Range::Erasures(tenant) => erasures::all(tenant),
+        Range::DueErasures(until) => erasures::due_before(*until),
+        Range::Tombstones(tenant) => erasures::tombstones(tenant),
+        Range::Unswept => erasures::all_unswept(),
+        Range::Purges => erasures::purges(),
+        Range::TenantPurges(tenant) => erasures::purges_of(tenant),
     }
 }
 

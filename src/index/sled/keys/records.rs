@@ -48,6 +48,18 @@ pub(super) fn all(tenant: &TenantId) -> Span {
     Span::under(with(Table::Record, tenant).done())
 }
 
+pub(super) fn of_conversations(tenant: &TenantId) -> Span {
+    Span::under(with(Table::ByConversation, tenant).done())
+}
+
+pub(super) fn of_subjects(tenant: &TenantId) -> Span {
+    Span::under(with(Table::BySubject, tenant).done())
+}
+
+pub(super) fn of_sources(tenant: &TenantId) -> Span {
+    Span::under(with(Table::BySource, tenant).done())
+}
+
 pub(super) fn in_time(tenant: &TenantId, from: Timestamp, to: Timestamp) -> Span {
     let at = |time| with(Table::ByTime, tenant).time(time).done();
     Span::between(at(from), at(to))

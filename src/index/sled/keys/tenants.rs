@@ -50,6 +50,10 @@ pub(super) fn open_pages() -> Span {
     Span::under(Columns::of(Table::OpenPage).done())
 }
 
+pub(super) fn open_pages_of(tenant: &TenantId) -> Span {
+    Span::under(Columns::of(Table::OpenPage).text(tenant.as_str()).done())
+}
+
 /// The key of a row of this family; `None` if the table is not of it.
 pub(super) fn read(table: u8, columns: &mut Reader<'_>) -> Option<Result<Key, IndexError>> {
     const TENANT: u8 = Table::Tenant as u8;

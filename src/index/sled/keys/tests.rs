@@ -58,6 +58,12 @@ fn persisted_keys_stay_what_they_are() {
         hex(Key::OpenPage(tenant(), String::new(), 202_611)),
         "24612d62000000031773"
     );
+    let record = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+    assert_eq!(
+        hex(Key::Tombstone(tenant(), record)),
+        "52612d620001890a5dac96774bbcceb302099a8057"
+    );
+    assert_eq!(hex(Key::Purge(tenant(), "a".to_owned())), "54612d62006100");
     assert_eq!(
         hex(Key::Identifier(tenant(), [7; 32])),
         format!("40612d6200{}", "07".repeat(32))
