@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     FreshSlot, KeyError, Realm, fresh_page, resealed,
-    store::{StoredPage, StoredTenantKey},
+    store::{StoredKeyring, StoredPage, StoredTenantKey},
 };
 
 /// Root hierarchy of tenants that did not bring their own.
@@ -71,13 +71,26 @@ impl NewTenant {
     }
 }
 
+/// Which index key the next version of a tenant's key seals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextIndexKey {
+    /// The current one. One that is staged beside it is given up.
+    Kept,
+    /// The staged one of this generation, alone.
+    Staged(u64),
+}
+
 /// The next version of a tenant's key, sealed; nothing of it is stored yet.
 #[derive(Debug)]
 pub struct NextVersion {
     /// The key, wrapped.
     pub key: StoredTenantKey,
-    /// The tenant's keyring under it: what it held before.
+    /// The tenant's keyring under it: what it held before, but for the index key.
     pub sealed_keyring: Vec<u8>,
+    /// The keyring that it was made from, as it is stored.
+    pub made_from: Vec<u8>,
+    /// Generation of the index key that took over with it; 0 if none did.
+    pub index_key_generation: u64,
     /// The keys, opened.
     pub keys: TenantKeys,
 }
@@ -88,15 +101,60 @@ impl NextVersion {
         tenant: &TenantId,
         current: &TenantKeys,
         slot: &FreshSlot,
+        index_key: NextIndexKey,
         rng: &dyn Rng,
     ) -> Result<Self, KeyError> {
         let version = current.version + 1;
+        let keyring = current.next_keyring(index_key)?;
         let (stored, key) = wrapped_key(realm, tenant, version, slot, rng)?;
-        let sealed_keyring = seal_keyring(realm, tenant, version, &key, &current.keyring, rng)?;
+        let sealed_keyring = seal_keyring(realm, tenant, version, &key, &keyring, rng)?;
         Ok(Self {
             key: stored,
             keys: TenantKeys::open(realm, tenant, version, &key, &sealed_keyring)?,
             sealed_keyring,
+            made_from: current.sealed_keyring.clone(),
+            index_key_generation: match index_key {
+                NextIndexKey::Kept => 0,
+                NextIndexKey::Staged(generation) => generation,
+            },
+        })
+    }
+}
+
+/// A tenant's keyring with another index key beside the current one, sealed; not stored yet.
+#[derive(Debug)]
+pub struct StagedKeyring {
+    /// Under the current version of the tenant's key.
+    pub sealed: Vec<u8>,
+    /// The keyring that it was made from, as it is stored.
+    pub made_from: Vec<u8>,
+    /// Generation of the current index key.
+    pub generation: u64,
+    /// Generation of the other one: higher than that of any before it.
+    pub next_generation: u64,
+}
+
+impl StagedKeyring {
+    pub(super) fn generate(
+        realm: &Realm,
+        tenant: &TenantId,
+        key: &TenantKey,
+        current: &TenantKeys,
+        rng: &dyn Rng,
+    ) -> Result<Self, KeyError> {
+        let index_key = IndexKey::generate(rng).map_err(KeyError::opening("tenant keyring"))?;
+        let next_generation = current.generation.max(current.last_generation) + 1;
+        let keyring = storage::TenantKeyring {
+            next_index_key: index_key.expose().to_vec().into(),
+            next_index_key_generation: next_generation,
+            ..current.decoded_keyring()?
+        };
+        let keyring = SecretBytes::from_vec(keyring.encode_to_vec());
+        Ok(Self {
+            sealed: seal_keyring(realm, tenant, current.version, key, &keyring, rng)?,
+            made_from: current.sealed_keyring.clone(),
+            generation: current.generation,
+            next_generation,
         })
     }
 }
@@ -131,6 +189,7 @@ fn new_keyring(rng: &dyn Rng) -> Result<SecretBytes, KeyError> {
         index_key: index_key.expose().to_vec().into(),
         index_key_generation: 1,
         request_key: request_key.expose().to_vec().into(),
+        ..storage::TenantKeyring::default()
     };
     Ok(SecretBytes::from_vec(keyring.encode_to_vec()))
 }
@@ -173,9 +232,17 @@ pub struct TenantKeys {
     version: u64,
     page_key: Secret<32>,
     index_key: IndexKey,
+    /// Of the index key, from 1.
+    generation: u64,
+    /// While identifiers are blinded under another one as well.
+    next_index_key: Option<IndexKey>,
+    /// Of the next index key, or of the last one that was given up; 0 if there never was one.
+    last_generation: u64,
     request_key: RequestKey,
     /// The whole keyring, to be sealed under the next version.
     keyring: SecretBytes,
+    /// As it is stored: it may change while the version stays.
+    sealed_keyring: Vec<u8>,
 }
 
 impl TenantKeys {
@@ -196,9 +263,49 @@ impl TenantKeys {
             version,
             page_key: kdf::tenant_page_key(key),
             index_key: IndexKey::from_slice(&keyring.index_key).map_err(corrupt)?,
+            generation: keyring.index_key_generation.max(1),
+            next_index_key: match &keyring.next_index_key[..] {
+                [] => None,
+                key => Some(IndexKey::from_slice(key).map_err(corrupt)?),
+            },
+            last_generation: keyring.next_index_key_generation,
             request_key: RequestKey::from_slice(&keyring.request_key).map_err(corrupt)?,
             keyring: opened,
+            sealed_keyring: sealed_keyring.to_vec(),
         })
+    }
+
+    /// Whether these are the keys that are stored.
+    pub(super) fn are(&self, stored: &StoredKeyring) -> bool {
+        self.version == stored.key_version && self.sealed_keyring == stored.sealed
+    }
+
+    fn decoded_keyring(&self) -> Result<storage::TenantKeyring, KeyError> {
+        storage::TenantKeyring::decode(self.keyring.expose()).map_err(|_| KeyError::Corrupt("tenant keyring"))
+    }
+
+    /// What the next version seals.
+    fn next_keyring(&self, index_key: NextIndexKey) -> Result<SecretBytes, KeyError> {
+        let keyring = self.decoded_keyring()?;
+        let next = match index_key {
+            NextIndexKey::Kept => storage::TenantKeyring {
+                next_index_key: bytes::Bytes::new(),
+                ..keyring
+            },
+            NextIndexKey::Staged(generation) => {
+                if self.next_index_key.is_none() || generation != self.last_generation {
+                    return Err(KeyError::Superseded);
+                }
+                storage::TenantKeyring {
+                    index_key: keyring.next_index_key,
+                    index_key_generation: generation,
+                    next_index_key: bytes::Bytes::new(),
+                    next_index_key_generation: 0,
+                    ..keyring
+                }
+            }
+        };
+        Ok(SecretBytes::from_vec(next.encode_to_vec()))
     }
 
     /// Which version this is.
@@ -209,6 +316,22 @@ impl TenantKeys {
     /// Blinds searchable identifiers.
     pub fn index_key(&self) -> &IndexKey {
         &self.index_key
+    }
+
+    /// Blinds them as well, while a new index key is about to take over.
+    pub fn next_index_key(&self) -> Option<&IndexKey> {
+        self.next_index_key.as_ref()
+    }
+
+    /// Generations of the index key and of the next one; the latter is 0 while there is none.
+    pub fn blinding(&self) -> (u64, u64) {
+        let next = self.next_index_key.as_ref().map_or(0, |_| self.last_generation);
+        (self.generation, next)
+    }
+
+    /// Whether there has ever been another index key beside the first.
+    pub fn was_reblinded(&self) -> bool {
+        self.generation > 1 || self.last_generation > 0
     }
 
     /// Keys request ids.

@@ -107,6 +107,16 @@ fn key_bytes(key: &Key) -> Vec<u8> {
         Key::External(tenant, blind) => row(19).text(tenant.as_str()).bytes(blind),
         Key::Request(tenant, blind) => row(20).text(tenant.as_str()).bytes(blind),
         Key::KeyOperation(operation) => row(22).bytes(operation.as_bytes()),
+        Key::Erasure(tenant, erasure) => row(23).text(tenant.as_str()).bytes(erasure.as_bytes()),
+        Key::DueErasure(due, tenant, erasure) => row(24)
+            .i64(due.micros())
+            .text(tenant.as_str())
+            .bytes(erasure.as_bytes()),
+        Key::Tombstone(tenant, record) => row(25).text(tenant.as_str()).bytes(record.as_bytes()),
+        Key::Unswept(tenant, erasure) => row(26).text(tenant.as_str()).bytes(erasure.as_bytes()),
+        Key::Purge(tenant, object) => row(27).text(tenant.as_str()).text(object),
+        Key::Blinding(tenant) => row(28).text(tenant.as_str()),
+        Key::Renumber(tenant, number) => row(29).text(tenant.as_str()).bytes(number),
     }
     .finish()
 }

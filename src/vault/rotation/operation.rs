@@ -333,7 +333,9 @@ impl Vault {
         for operation in running {
             let _doing = self.key_work.pause().await;
             let outcome = match &operation.work {
-                OperationWork::RotateTenantKey(tenant) => self.turn_tenant_key(&operation, tenant).await,
+                OperationWork::RotateTenantKey(tenant) => {
+                    self.turn_tenant_key(&operation, tenant, None).await
+                }
                 OperationWork::RotateRootEpoch => self.turn_root_epoch(&operation).await,
             };
             match outcome {
@@ -477,7 +479,7 @@ pub(super) fn parse(rows: &RowCodec, row: &Row) -> Result<KeyOperation, Error> {
             OperationWork::RotateTenantKey(message.tenant_id.parse().map_err(|_| corrupt())?)
         }
         KeyOperationKind::RotateRootEpoch => OperationWork::RotateRootEpoch,
-        KeyOperationKind::Unspecified => return Err(corrupt()),
+        KeyOperationKind::Sweep | KeyOperationKind::Unspecified => return Err(corrupt()),
     };
     let state = match message.state {
         1 => OperationState::Running,
