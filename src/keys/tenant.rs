@@ -383,3 +383,60 @@ impl TenantKeys {
         PageState::from_bytes(state.expose()).map_err(KeyError::opening("page"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crypto::rng::SystemRng,
+        domain::ids::{RegionName, VaultId},
+    };
+
+    fn slot(rng: &dyn Rng, slot: u16) -> FreshSlot {
+        FreshSlot {
+            page: PageId::mint(Timestamp(1), rng).unwrap(),
+            slot,
+            key: SlotKey::from_bytes([7; 32]),
+        }
+    }
+
+    fn holds(keys: &TenantKeys, secret: &[u8]) -> bool {
+        keys.keyring.expose().windows(32).any(|bytes| bytes == secret)
+    }
+
+    #[test]
+    fn the_keyring_of_the_next_version_holds_one_index_key() {
+        let rng = SystemRng::new();
+        let realm = Realm {
+            vault: VaultId::mint(Timestamp(1), &rng).unwrap(),
+            region: "test-1".parse::<RegionName>().unwrap(),
+        };
+        let tenant: TenantId = "acme".parse().unwrap();
+        let made = slot(&rng, 0);
+        let new = NewTenant::generate(&realm, &tenant, &made, Timestamp(1), &rng).unwrap();
+        let key = open_key(&realm, &tenant, &new.key, &made.key).unwrap();
+        let first = new.keys.index_key().expose().to_vec();
+        let staged = StagedKeyring::generate(&realm, &tenant, &key, &new.keys, &rng).unwrap();
+        let keys = TenantKeys::open(&realm, &tenant, 1, &key, &staged.sealed).unwrap();
+        assert_eq!((new.keys.blinding(), keys.blinding()), ((1, 0), (1, 2)));
+        let second = keys.next_index_key().unwrap().expose().to_vec();
+        assert!(holds(&keys, &first) && holds(&keys, &second) && first != second);
+        let next = |keys: &TenantKeys, index_key| {
+            NextVersion::generate(&realm, &tenant, keys, &slot(&rng, 1), index_key, &rng)
+        };
+
+        let switched = next(&keys, NextIndexKey::Staged(2)).unwrap();
+        assert!(holds(&switched.keys, &second) && !holds(&switched.keys, &first));
+        assert_eq!(switched.keys.blinding(), (2, 0));
+        let kept = next(&keys, NextIndexKey::Kept).unwrap();
+        assert!(holds(&kept.keys, &first) && !holds(&kept.keys, &second));
+        assert_eq!(kept.keys.blinding(), (1, 0));
+        for refused in [(&new.keys, 2), (&keys, 3), (&kept.keys, 2), (&switched.keys, 2)] {
+            let refused = next(refused.0, NextIndexKey::Staged(refused.1));
+            assert!(matches!(refused, Err(KeyError::Superseded)));
+        }
+        // No generation comes twice.
+        let again = StagedKeyring::generate(&realm, &tenant, &key, &keys, &rng).unwrap();
+        assert_eq!(again.next_generation, 3);
+    }
+}

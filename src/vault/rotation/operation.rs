@@ -88,6 +88,24 @@ pub struct KeyOperation {
 }
 
 impl KeyOperation {
+    /// One that nobody asked for.
+    #[cfg(test)]
+    pub(in crate::vault) fn sample(id: OperationId, tenant: &TenantId) -> Self {
+        Self {
+            id,
+            work: OperationWork::RotateTenantKey(tenant.clone()),
+            state: OperationState::Running,
+            actor: "sweep".to_owned(),
+            done: 0,
+            total: 0,
+            created: Timestamp(0),
+            ended: None,
+            result: None,
+            reason: None,
+            request_mac: Vec::new(),
+        }
+    }
+
     /// With all of its pages done.
     pub(super) fn with_all(&self, pages: u64) -> Self {
         Self {

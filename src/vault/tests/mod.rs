@@ -28,6 +28,7 @@ use crate::{
 
 use super::*;
 
+mod reblind;
 mod rotation;
 
 struct Bench {
