@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod file;
 pub mod gates;
+mod pending;
 pub mod provider;
 pub mod region;
 pub mod store;
@@ -36,6 +37,7 @@ use crate::{
 
 use cache::{Cache, Leases};
 use gates::{Changes, Gate, Gates};
+use pending::{Pending, Reservation};
 use provider::ProviderError;
 use region::{EpochKeys, RegionKeys};
 use store::{KeyStore, KeyStoreError, Reserved, StoredKeyring, StoredPage, StoredTenantKey};
@@ -157,6 +159,7 @@ pub struct Keys {
     leases: Leases,
     gates: Gates,
     changes: Changes,
+    pending: Pending,
 }
 
 impl Keys {
@@ -182,6 +185,7 @@ impl Keys {
             leases: Leases::default(),
             gates: Gates::default(),
             changes: Changes::default(),
+            pending: Pending::default(),
         }
     }
 
@@ -255,6 +259,16 @@ impl Keys {
         self.region.seal(&self.realm, epoch, key, &*self.rng)
     }
 
+    /// Forgets what was opened of a tenant's page: it lost a slot.
+    pub fn forget_page(&self, tenant: &TenantId, page: &PageId) {
+        self.cache.forget_page(tenant, page);
+    }
+
+    /// Slots of region pages whose wraps are not known to anybody yet, but will be.
+    pub fn pending_slots(&self) -> std::collections::HashSet<(PageId, u16)> {
+        self.pending.slots()
+    }
+
     /// The next version of a tenant's key, without storing it. Takes one slot of a region page.
     ///
     /// # Errors
@@ -264,9 +278,17 @@ impl Keys {
         tenant: &TenantId,
         index_key: NextIndexKey,
     ) -> Result<NextVersion, KeyError> {
-        let slot = self.fresh_region_slot().await?;
+        let (slot, reserved) = self.fresh_region_slot().await?;
         let current = self.tenant(tenant).await?;
-        NextVersion::generate(&self.realm, tenant, &current, &slot, index_key, &*self.rng)
+        NextVersion::generate(
+            &self.realm,
+            tenant,
+            &current,
+            &slot,
+            reserved,
+            index_key,
+            &*self.rng,
+        )
     }
 
     /// A tenant's keyring with a new index key beside the current one, without storing it. The caller holds the tenant's gate.
@@ -277,6 +299,36 @@ impl Keys {
         let stored = self.stored_keyring(tenant).await?;
         let (key, current) = self.open_keyring(tenant, &stored).await?;
         StagedKeyring::generate(&self.realm, tenant, &key, &current, &*self.rng)
+    }
+
+    /// A tenant's page without the keys of some slots, as its next generation.
+    ///
+    /// # Errors
+    /// As [`Self::reseal_page`].
+    pub async fn puncture_page(
+        &self,
+        tenant: &TenantId,
+        page: &PageId,
+        stored: &StoredPage,
+        slots: impl IntoIterator<Item = u16> + Send,
+    ) -> Result<StoredPage, KeyError> {
+        let keys = self.tenant(tenant).await?;
+        let mut state = keys.open_page(&self.realm, tenant, page, stored)?;
+        for slot in slots {
+            state.puncture(slot).map_err(KeyError::opening("page"))?;
+        }
+        keys.seal_page(&self.realm, tenant, page, stored, &state, &*self.rng)
+    }
+
+    /// The slots of a region page that can still be derived.
+    ///
+    /// # Errors
+    /// As [`Self::reseal_region_page`].
+    pub fn live_region_slots(&self, page: &PageId, stored: &StoredPage) -> Result<Vec<u16>, KeyError> {
+        let state = self
+            .epoch(stored.key_version)?
+            .open_page(&self.realm, page, stored)?;
+        Ok(state.live_slots().collect())
     }
 
     /// A tenant's page, opened and sealed again as its next generation under `next`.
@@ -371,8 +423,8 @@ impl Keys {
     /// # Errors
     /// [`KeyError::Store`] if no region page could be had or published.
     pub async fn new_tenant(&self, tenant: &TenantId) -> Result<NewTenant, KeyError> {
-        let slot = self.fresh_region_slot().await?;
-        NewTenant::generate(&self.realm, tenant, &slot, self.clock.now(), &*self.rng)
+        let (slot, reserved) = self.fresh_region_slot().await?;
+        NewTenant::generate(&self.realm, tenant, &slot, reserved, self.clock.now(), &*self.rng)
     }
 
     /// The opened keys of a tenant: its current version and its keyring.
@@ -513,13 +565,14 @@ impl Keys {
         tenant::open_key(&self.realm, tenant, wrapped, &slot_key)
     }
 
-    async fn fresh_region_slot(&self) -> Result<FreshSlot, KeyError> {
+    async fn fresh_region_slot(&self) -> Result<(FreshSlot, Reservation), KeyError> {
         loop {
             let one_at_a_time = self.gates.region().await;
             if let Some((page, slot)) = self.store.reserve_region().await? {
+                let reserved = self.pending.reserve(page, slot);
                 let state = self.region_page(&page).await?;
                 let key = state.slot_key(slot).map_err(KeyError::opening("region page"))?;
-                return Ok(FreshSlot { page, slot, key });
+                return Ok((FreshSlot { page, slot, key }, reserved));
             }
             let page = PageId::mint(self.clock.now(), &*self.rng)?;
             let stored = self

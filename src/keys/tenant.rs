@@ -16,7 +16,9 @@ use crate::{
 };
 
 use super::{
-    FreshSlot, KeyError, Realm, fresh_page, resealed,
+    FreshSlot, KeyError, Realm, fresh_page,
+    pending::Reservation,
+    resealed,
     store::{StoredKeyring, StoredPage, StoredTenantKey},
 };
 
@@ -38,6 +40,8 @@ pub struct NewTenant {
     pub settings_slot: FreshSlot,
     /// The keys, opened.
     pub keys: TenantKeys,
+    /// Keeps a sweep from the slot until all this is stored.
+    pub reserved: Reservation,
 }
 
 impl NewTenant {
@@ -45,6 +49,7 @@ impl NewTenant {
         realm: &Realm,
         tenant: &TenantId,
         slot: &FreshSlot,
+        reserved: Reservation,
         now: Timestamp,
         rng: &dyn Rng,
     ) -> Result<Self, KeyError> {
@@ -67,6 +72,7 @@ impl NewTenant {
                 key: slot_key,
             },
             keys,
+            reserved,
         })
     }
 }
@@ -93,6 +99,8 @@ pub struct NextVersion {
     pub index_key_generation: u64,
     /// The keys, opened.
     pub keys: TenantKeys,
+    /// Keeps a sweep from the slot until all this is stored.
+    pub reserved: Reservation,
 }
 
 impl NextVersion {
@@ -101,6 +109,7 @@ impl NextVersion {
         tenant: &TenantId,
         current: &TenantKeys,
         slot: &FreshSlot,
+        reserved: Reservation,
         index_key: NextIndexKey,
         rng: &dyn Rng,
     ) -> Result<Self, KeyError> {
@@ -112,6 +121,7 @@ impl NextVersion {
             key: stored,
             keys: TenantKeys::open(realm, tenant, version, &key, &sealed_keyring)?,
             sealed_keyring,
+            reserved,
             made_from: current.sealed_keyring.clone(),
             index_key_generation: match index_key {
                 NextIndexKey::Kept => 0,
@@ -390,6 +400,7 @@ mod tests {
     use crate::{
         crypto::rng::SystemRng,
         domain::ids::{RegionName, VaultId},
+        keys::pending::Pending,
     };
 
     fn slot(rng: &dyn Rng, slot: u16) -> FreshSlot {
@@ -413,7 +424,9 @@ mod tests {
         };
         let tenant: TenantId = "acme".parse().unwrap();
         let made = slot(&rng, 0);
-        let new = NewTenant::generate(&realm, &tenant, &made, Timestamp(1), &rng).unwrap();
+        let pending = Pending::default();
+        let reserve = |slot: &FreshSlot| pending.reserve(slot.page, slot.slot);
+        let new = NewTenant::generate(&realm, &tenant, &made, reserve(&made), Timestamp(1), &rng).unwrap();
         let key = open_key(&realm, &tenant, &new.key, &made.key).unwrap();
         let first = new.keys.index_key().expose().to_vec();
         let staged = StagedKeyring::generate(&realm, &tenant, &key, &new.keys, &rng).unwrap();
@@ -422,7 +435,9 @@ mod tests {
         let second = keys.next_index_key().unwrap().expose().to_vec();
         assert!(holds(&keys, &first) && holds(&keys, &second) && first != second);
         let next = |keys: &TenantKeys, index_key| {
-            NextVersion::generate(&realm, &tenant, keys, &slot(&rng, 1), index_key, &rng)
+            let slot = slot(&rng, 1);
+            let reserved = reserve(&slot);
+            NextVersion::generate(&realm, &tenant, keys, &slot, reserved, index_key, &rng)
         };
 
         let switched = next(&keys, NextIndexKey::Staged(2)).unwrap();

@@ -8,7 +8,7 @@ use crate::{
         ids::{RecordId, TenantId},
         record::Descriptor,
     },
-    index::{Expect, Key, Row, key::Number},
+    index::{Expect, Key, Row},
     keys::tenant::TenantKeys,
     proto::storage::{BlindingRow, IndexKeyStaged, TenantKeyRotated, TenantRow},
 };
@@ -19,7 +19,8 @@ use super::{
     terms::{self, Terms},
 };
 
-use std::collections::BTreeSet;
+/// Generation of a tenant without keys.
+pub(super) const NONE: u64 = u64::MAX;
 
 /// What must hold for rows whose terms were derived from these keys.
 pub(super) fn fence(rows: &RowCodec, tenant: &TenantId, keys: &TenantKeys) -> Expect {
@@ -57,6 +58,11 @@ pub(super) fn staged(
     ]
 }
 
+/// The row of a tenant that has no keys any more: no expectation of a writer holds.
+pub(super) fn none(rows: &RowCodec, tenant: &TenantId) -> Row {
+    blinding(rows, tenant, NONE, 0)
+}
+
 fn blinding(rows: &RowCodec, tenant: &TenantId, generation: u64, next_generation: u64) -> Row {
     let row = BlindingRow {
         generation,
@@ -67,12 +73,9 @@ fn blinding(rows: &RowCodec, tenant: &TenantId, generation: u64, next_generation
 
 /// Everything that leads to a record, for whoever shreds it.
 #[derive(Debug)]
-#[allow(dead_code)] // until records are shredded
 pub(super) struct FoundBy {
     /// Rows to delete with it.
     pub(super) keys: Vec<Key>,
-    /// Numbers that it was found by: to be replaced when the index key is.
-    pub(super) numbers: BTreeSet<Number>,
     /// What must hold, beside the record's own row being what it was.
     pub(super) expect: Vec<Expect>,
 }
@@ -115,8 +118,7 @@ impl Vault {
     ///
     /// # Errors
     /// What index and keys answered.
-    #[allow(dead_code)] // until records are shredded
-    pub(super) async fn found_by(
+    pub(super) async fn found_by_terms(
         &self,
         tenant: &TenantId,
         record: &RecordId,
@@ -131,7 +133,6 @@ impl Vault {
         expect.push(fence(&self.rows, tenant, &keys));
         Ok(FoundBy {
             keys: found_by,
-            numbers: numbers.every(),
             expect,
         })
     }

@@ -5,6 +5,7 @@ mod apply;
 mod blinding;
 pub mod budget;
 mod descriptor;
+mod erasure;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
@@ -24,6 +25,7 @@ mod requests;
 mod retention_class;
 mod rotation;
 mod rows;
+mod streams;
 mod tenant;
 mod terms;
 mod turns;
@@ -47,6 +49,7 @@ use crate::{
 pub use crate::keys::region::SigningKeyInfo;
 pub use adopt::Orphans;
 pub use budget::Budget;
+pub use erasure::{Erasure, ErasureSpec, PendingDeletion, Preview};
 pub use error::{Error, Kind};
 pub use get::{ContentRange, Reading};
 pub use list::{ListPage, Order};
@@ -57,6 +60,7 @@ pub use reblind::Reblinded;
 pub use record::Name;
 pub use replay::Replayed;
 pub use rotation::{KeyOperation, KeyState, KeyVersion, OperationState, OperationWork, RootEpoch};
+pub use streams::Cut;
 pub use tenant::{TenantChange, TenantPage};
 pub use update::{DescriptorChange, UpdateSpec};
 pub use uploads::{BeginSpec, CommitSpec, UploadStatus, UploadWriter};
@@ -81,6 +85,8 @@ pub struct Vault {
     lanes: message::Lanes,
     provider: Arc<dyn RootProvider>,
     key_work: rotation::Work,
+    streams: streams::Streams,
+    erasing: erasure::Erasing,
 }
 
 impl Vault {

@@ -469,7 +469,8 @@ impl Vault {
     pub(super) async fn blind_anew(&self) -> Result<(), Error> {
         for row in self.all_rows(Range::Tenants).await? {
             let Key::Tenant(tenant) = row.key else { continue };
-            if self.blinding_row(&tenant).await?.is_none() {
+            let blinding = self.blinding_row(&tenant).await?;
+            if blinding.is_none_or(|row| row.generation == blinding::NONE) {
                 continue;
             }
             let keys = match self.keys.tenant(&tenant).await {

@@ -7,6 +7,7 @@ use prost::Message;
 use std::sync::Arc;
 
 use crate::{
+    blob::format::Request,
     crypto::{blind, context::Context},
     domain::ids::{RequestId, TenantId},
     index::{Key, LogKind, Row, Scope},
@@ -46,6 +47,24 @@ impl RowCodec {
             return Err(Error::corrupt("index row"));
         }
         M::decode(message).map_err(|_| Error::corrupt("index row"))
+    }
+
+    /// A request of a call that must be known again even when the tenant's own keys are gone, and what it asked.
+    pub(crate) fn request(&self, tenant: &TenantId, request: &RequestId, asked: &[u8]) -> Request {
+        let mac = |what: &'static str, about: &[u8]| {
+            let half = |half: u32| {
+                let key = Context::new(what).text(tenant.as_str()).u32(half).finish();
+                blind::row_mac(self.0.row_mac(), &key, about)
+            };
+            let mut whole = [0; 2 * MAC_LEN];
+            whole[..MAC_LEN].copy_from_slice(&half(0));
+            whole[MAC_LEN..].copy_from_slice(&half(1));
+            whole
+        };
+        Request {
+            mac: mac("callvault/v1/erasure-request", request.as_str().as_bytes()),
+            fingerprint: mac("callvault/v1/erasure-fingerprint", asked),
+        }
     }
 
     /// A digest by which a request about keys is known again, of a tenant or of the region.

@@ -243,12 +243,6 @@ impl Numbers {
             .collect()
     }
 
-    /// Every number of these identifiers.
-    pub(crate) fn every(&self) -> BTreeSet<Number> {
-        let both = |of: &Numbered| [Some(of.now), of.next].into_iter().flatten();
-        self.known.values().flat_map(both).collect()
-    }
-
     fn all(&self, term: &Term) -> Vec<Number> {
         let numbered = self.known.get(&term.now);
         let both = numbered.map(|of| [Some(of.now), of.next]);

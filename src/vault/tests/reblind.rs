@@ -73,7 +73,7 @@ async fn with(vault: &Vault, tel: &str) -> BTreeSet<RecordId> {
 }
 
 /// Every record is found by everything that it is found by.
-async fn found(vault: &Vault, calls: &[(&str, RecordId, &[&str])]) {
+async fn found(vault: &Arc<Vault>, calls: &[(&str, RecordId, &[&str])]) {
     for (name, id, people) in calls {
         for tel in *people {
             assert!(with(vault, tel).await.contains(id), "{name} by {tel}");
@@ -90,7 +90,7 @@ async fn found(vault: &Vault, calls: &[(&str, RecordId, &[&str])]) {
 }
 
 /// And nothing is wrong.
-async fn whole(vault: &Vault, calls: &[(&str, RecordId, &[&str])]) {
+async fn whole(vault: &Arc<Vault>, calls: &[(&str, RecordId, &[&str])]) {
     found(vault, calls).await;
     assert_eq!(vault.verify().await.unwrap().findings, vec![]);
 }
@@ -101,13 +101,17 @@ fn operation(vault: &Vault) -> KeyOperation {
 }
 
 async fn stage_and_reblind(vault: &Vault) -> Reblinded {
-    let done = vault.stage_and_reblind(&operation(vault), &tenant());
-    done.await.unwrap()
+    vault
+        .stage_and_reblind(&operation(vault), &tenant())
+        .await
+        .unwrap()
 }
 
 async fn switch(vault: &Vault, reblinded: Reblinded) {
-    let done = vault.turn_tenant_key(&operation(vault), &tenant(), Some(reblinded));
-    done.await.unwrap();
+    vault
+        .turn_tenant_key(&operation(vault), &tenant(), Some(reblinded))
+        .await
+        .unwrap();
 }
 
 /// All of it.
@@ -140,7 +144,11 @@ async fn shred(vault: &Vault, id: RecordId) -> BTreeSet<Number> {
     loop {
         let located = vault.locate(&tenant, &Name::Id(id)).await.unwrap().unwrap();
         let (record, _) = vault.open_record(&located).await.unwrap();
-        let found_by = vault.found_by(&tenant, &id, &record.descriptor).await.unwrap();
+        let found_by = vault
+            .found_by_terms(&tenant, &id, &record.descriptor)
+            .await
+            .unwrap();
+        let led_by: BTreeSet<Number> = found_by.keys.iter().filter_map(number_in).collect();
         let row = Key::Record(tenant.clone(), id);
         let renumber = |number: &Number| Row {
             key: Key::Renumber(tenant.clone(), *number),
@@ -152,7 +160,7 @@ async fn shred(vault: &Vault, id: RecordId) -> BTreeSet<Number> {
                 vec![Expect::Equals(row.clone(), located.value.clone())],
             ]
             .concat(),
-            put: found_by.numbers.iter().map(renumber).collect(),
+            put: led_by.iter().map(renumber).collect(),
             delete: [found_by.keys, vec![row]].concat(),
             ..Change::default()
         };
@@ -160,7 +168,7 @@ async fn shred(vault: &Vault, id: RecordId) -> BTreeSet<Number> {
             Err(IndexError::Expectation(_)) => {}
             done => {
                 done.unwrap();
-                return found_by.numbers;
+                return led_by;
             }
         }
     }
@@ -182,15 +190,18 @@ fn generations(vault: &Vault, rows: &[Row]) -> BTreeSet<u64> {
     rows.iter().filter_map(of).collect()
 }
 
-/// Numbers in the keys of rows.
-fn numbers(rows: &[Row]) -> BTreeSet<Number> {
-    let of = |row: &Row| match row.key {
+fn number_in(key: &Key) -> Option<Number> {
+    match key {
         Key::BySubject(_, number, ..) | Key::ByConversation(_, number, ..) | Key::Renumber(_, number) => {
-            Some(number)
+            Some(*number)
         }
         _ => None,
-    };
-    rows.iter().filter_map(of).collect()
+    }
+}
+
+/// Numbers in the keys of rows.
+fn numbers(rows: &[Row]) -> BTreeSet<Number> {
+    rows.iter().filter_map(|row| number_in(&row.key)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -394,8 +405,10 @@ async fn calls_go_on_while_the_index_key_is_replaced() {
     assert_eq!(with(&vault, ANNA).await, here.iter().copied().collect());
     assert_eq!(generations(&vault, &index.rows()).len(), 1);
     for record in &here {
-        let all = vault.record(&tenant(), &Name::Id(*record), Purpose::CustomerCare);
-        all.await.unwrap();
+        vault
+            .record(&tenant(), &Name::Id(*record), Purpose::CustomerCare)
+            .await
+            .unwrap();
     }
     drop(vault);
     opened.close().await;
@@ -502,14 +515,18 @@ async fn a_rotation_alone_gives_up_an_index_key_that_is_staged() {
     calls.push(("c-2", call(vault, "c-2", &[ANNA]).await, &[ANNA]));
     whole(vault, &calls).await;
     // What was blinded under the key that is given up lets no other take over.
-    let refused = vault.turn_tenant_key(&operation(vault), &tenant(), Some(reblinded));
-    assert_eq!(refused.await.unwrap_err().kind, Kind::Conflict);
+    let refused = vault
+        .turn_tenant_key(&operation(vault), &tenant(), Some(reblinded))
+        .await;
+    assert_eq!(refused.unwrap_err().kind, Kind::Conflict);
     let other = stage_and_reblind(vault).await;
     assert_eq!(keys(vault).await.blinding(), (1, 3), "no generation comes twice");
     let again = stage_and_reblind(vault).await;
     assert_eq!(generations(vault, &index.rows()), BTreeSet::from([1, 4]));
-    let refused = vault.turn_tenant_key(&operation(vault), &tenant(), Some(other));
-    assert_eq!(refused.await.unwrap_err().kind, Kind::Conflict);
+    let refused = vault
+        .turn_tenant_key(&operation(vault), &tenant(), Some(other))
+        .await;
+    assert_eq!(refused.unwrap_err().kind, Kind::Conflict);
     switch(vault, again).await;
     vault.forget_old_blinds(&tenant()).await.unwrap();
     whole(vault, &calls).await;
