@@ -29,6 +29,7 @@ use crate::{
 use super::*;
 
 mod erasure;
+mod reblind;
 mod rotation;
 mod sweep;
 
