@@ -92,6 +92,7 @@ async fn found(vault: &Arc<Vault>, calls: &[(&str, RecordId, &[&str])]) {
 /// And nothing is wrong.
 async fn whole(vault: &Arc<Vault>, calls: &[(&str, RecordId, &[&str])]) {
     found(vault, calls).await;
+    vault.settle().await.unwrap();
     assert_eq!(vault.verify().await.unwrap().findings, vec![]);
 }
 
@@ -647,6 +648,7 @@ async fn what_raced_a_new_index_key_looks_again_and_is_found() {
             let expected = if correction { 1 } else { 2 };
             assert_eq!(with(&vault, ANNA).await.len(), expected);
             assert_eq!(with(&vault, BERT).await.len(), 1);
+            vault.settle().await.unwrap();
             assert_eq!(vault.verify().await.unwrap().findings, vec![]);
             assert_eq!(generations(&vault, &index.index.rows()), BTreeSet::from([2]));
             drop(vault);
