@@ -17,6 +17,7 @@ use crate::{
 pub mod codec;
 mod convert;
 mod download;
+mod erasure;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod gate;

@@ -4,6 +4,7 @@ mod adopt;
 mod apply;
 pub mod budget;
 mod descriptor;
+mod erasure;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
@@ -42,7 +43,8 @@ use crate::{
     ledger::outbox::Ledger,
 };
 
-pub use crate::keys::region::SigningKeyInfo;
+pub use crate::evidence::certificate::Stage as CertificateStage;
+pub use crate::keys::region::{SigningKeyInfo, SigningUse};
 pub use adopt::Orphans;
 pub use budget::Budget;
 pub use error::{Error, Kind};

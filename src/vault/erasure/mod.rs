@@ -1,0 +1,3 @@
+//! Erasures and the evidence of them.
+
+mod certificate;
