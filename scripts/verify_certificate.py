@@ -29,7 +29,7 @@ RECORD = dict(record="text", kind="text", entry="number", entries="number", byte
 BLOB = dict(store="text", region="text", object="text", version_id="text", footer_sha256="text", bytes="number")
 BLOB |= dict(records=("all", RECORD))
 EPOCH = dict(epoch="number", provider="text", destroyed_at="text", answer="text")
-WAY = dict(key_version="number", region_page="text", region_slot="number", epochs=("all", "number"))
+WAY = dict(key_version="number", region_page="text", region_slot="number", first_epoch="number", last_epoch="number")
 OBJECTS = dict(checked="text", gone="number", kept=NAMES, pending=[dict(object="text", tries="number", reason="text")])
 LEAF = dict(origin="text", index="number", leaf="text", proof=("all", "text"))
 DOCUMENT = dict(
@@ -39,7 +39,8 @@ DOCUMENT = dict(
     )
     | dict(version="number", approvers=NAMES),
     target=dict.fromkeys("asked_for data_class encrypted_before_stored set_sha256".split(), "text")
-    | dict(record_count="number", blobs=[BLOB], tenant_keys=NUMBERS),
+    | dict(record_count="number", blobs=[BLOB], tenant_keys=NUMBERS)
+    | dict(derived_since=NAMES, elsewhere=[dict(record="text", erasure="text")]),
     method=dict.fromkeys("technique reaches algorithm rng module validation zeroisation escrow".split(), "text")
     | dict(strength_bits="number", slots_punctured="number")
     | dict(tenant_key_versions_destroyed=NUMBERS, root_epochs_destroyed=NUMBERS),
@@ -273,7 +274,8 @@ def agree(document, story):
     count = target["record_count"]
     if tenant is not None:
         same((target["asked_for"], listed(target["tenant_keys"])), ("TENANT", tenant), "the tenant's keys")
-        same((target["blobs"], count, story.shredded), ("none", 0, []), "records of a whole tenant")
+        nothing = [target[name] for name in ("blobs", "derived_since", "elsewhere")]
+        same((nothing, count, story.shredded), (["none"] * 3, 0, []), "records of a whole tenant")
         same(method["slots_punctured"], len(tenant), "the number of slots")
         need(tenant, "the log names no key of the tenant")
     else:
@@ -281,8 +283,12 @@ def agree(document, story):
         records = {uuid_of(record["record_id"]): record for record in story.shredded}
         same(len(records), len(story.shredded), "a record that is shredded twice")
         same((len(records), story.effective[1], method["slots_punctured"]), (count, count, count), "the number of records")
-        ids = b"".join(sorted(record["record_id"] for record in story.shredded))
-        same(target["set_sha256"], sha256(ids).hex(), "the set of records")
+        since, elsewhere = listed(target["derived_since"]), [other["record"] for other in listed(target["elsewhere"])]
+        need(set(since) <= set(records) and len(set(since)) == len(since), "the certificate names what was not derived since")
+        need(not set(elsewhere) & set(records) and len(set(elsewhere)) == len(elsewhere), "a record is erased here and elsewhere")
+        ids = sorted(uuid.UUID(id).bytes for id in (set(records) - set(since)) | set(elsewhere))
+        same(len(ids), asked["records"], "the number of records that were asked for")
+        same(target["set_sha256"], sha256(b"".join(ids)).hex(), "the set of records")
         for blob in listed(target["blobs"]):
             same(blob["bytes"], sum(erased["bytes"] for erased in blob["records"]), "the bytes of an object")
             for erased in blob["records"]:
@@ -321,7 +327,8 @@ def every_way_ends(target, method, verification, story, same):
         key = story.keys.get(way["key_version"])
         need(key and way["key_version"] in story.keys_gone, "the log does not say that a key version is destroyed")
         same((way["region_page"], way["region_slot"]), (uuid_of(key["region_page_id"]), key["slot"]), "the slot of a key version")
-        need(way["epochs"] and set(way["epochs"]) <= set(epochs), "a way does not end")
+        first, last = way["first_epoch"], way["last_epoch"]
+        need(first <= last and {first, last} <= set(epochs), "a way does not end")
     for end in ends:
         logged = end["epoch"] in story.destroying and story.destroyed.get(end["epoch"])
         need(logged, f"the log does not say that epoch {end['epoch']} is destroyed")

@@ -14,6 +14,8 @@ const FIRST_ORPHANS: Duration = Duration::from_secs(600);
 const ORPHANS: Duration = Duration::from_secs(24 * 3_600);
 const REQUESTS: Duration = Duration::from_secs(3_600);
 const KEYS: Duration = Duration::from_secs(3_600);
+/// Erasures whose grace has passed, and epochs whose destruction was scheduled.
+const ERASURES: Duration = Duration::from_secs(60);
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 const UPLOADS: Duration = Duration::from_secs(60);
 const HEALTH: Duration = Duration::from_secs(1);
@@ -29,12 +31,14 @@ impl Background {
         let requests = tokio::spawn(forget_requests(Arc::clone(vault)));
         let uploads = tokio::spawn(expire_uploads(Arc::clone(vault)));
         let keys = tokio::spawn(rotate_keys(Arc::clone(vault), rotate_after_days));
+        let erasures = tokio::spawn(carry_out_erasures(Arc::clone(vault)));
         let health = tokio::spawn(watch_health(Arc::clone(vault), health));
         Self(vec![
             orphans.abort_handle(),
             requests.abort_handle(),
             uploads.abort_handle(),
             keys.abort_handle(),
+            erasures.abort_handle(),
             health.abort_handle(),
         ])
     }
@@ -96,6 +100,20 @@ async fn rotate_keys(vault: Arc<Vault>, after_days: u32) {
         match vault.rotate_due_keys(i64::from(after_days) * DAY_MICROS).await {
             Ok(begun) => tracing::debug!(begun, "keys that have reached their age are rotated"),
             Err(error) => tracing::warn!(%error, "old keys were not looked for; tried again in an hour"),
+        }
+    }
+}
+
+/// Shreds what is due, and finishes what waited for a provider's time to come.
+async fn carry_out_erasures(vault: Arc<Vault>) {
+    let mut ticks = every(Duration::ZERO, ERASURES);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = vault.carry_out_due().await {
+            tracing::warn!(%error, "due erasures were not looked for; tried again in a minute");
+        }
+        if let Err(error) = vault.finish_scheduled().await {
+            tracing::warn!(%error, "scheduled destructions were not looked at; tried again in a minute");
         }
     }
 }

@@ -81,3 +81,7 @@ pub const STORE_COMPLETE_MILLIS: u64 = 600_000;
 pub const STORE_READ_TRIES: u32 = 4;
 /// Leaves that may wait for the bucket before puts are refused: 100,000 are some 50 MB of index and a minute's shipping.
 pub const QUEUED_LEAVES: u64 = 100_000;
+/// Records of one erasure, 200,000: their ids are one object of 3 MiB, read whole.
+pub const ERASURE_RECORDS: usize = 200_000;
+/// Records named one by one in one erasure: as many as a page of a listing has.
+pub const ERASURE_NAMED: usize = 1_000;

@@ -1,6 +1,7 @@
 //! Words of the field as types: pure, without I/O.
 
 pub mod clock;
+pub mod erasure;
 pub mod error;
 pub mod fair;
 pub mod ids;

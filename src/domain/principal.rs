@@ -115,6 +115,22 @@ pub enum Action {
     GetKeyOperation,
     /// Shows all work on keys.
     ListKeyOperations,
+    /// Says what an erasure would cover.
+    PreviewErasure,
+    /// Erases.
+    RequestErasure,
+    /// Takes an erasure back.
+    CancelErasure,
+    /// Shows an erasure.
+    GetErasure,
+    /// Shows a tenant's erasures.
+    ListErasures,
+    /// Hands out the proof of an erasure.
+    GetCertificate,
+    /// Makes what was shredded final.
+    RunSweep,
+    /// Shows a sweep.
+    GetSweep,
 }
 
 impl Action {
@@ -143,6 +159,14 @@ impl Action {
         Self::ListSigningKeys,
         Self::GetKeyOperation,
         Self::ListKeyOperations,
+        Self::PreviewErasure,
+        Self::RequestErasure,
+        Self::CancelErasure,
+        Self::GetErasure,
+        Self::ListErasures,
+        Self::GetCertificate,
+        Self::RunSweep,
+        Self::GetSweep,
     ];
 }
 
@@ -177,22 +201,49 @@ pub fn allows(role: Role, action: Action) -> bool {
                         | A::RotateTenantKey
                         | A::DestroyKeyVersion
                         | A::RotateRootEpoch
+                        | A::RunSweep
+                        | A::GetSweep
                 )
         }
-        Role::Compliance | Role::Dpo => matches!(
-            action,
-            A::GetRecord
-                | A::ListRecords
-                | A::UpdateRecord
-                | A::GetTenant
-                | A::ListTenants
-                | A::ListRetentionClasses
-        ),
+        Role::Compliance => {
+            looks_at_people(action)
+                || looks_at_erasures(action)
+                || matches!(
+                    action,
+                    A::PreviewErasure | A::RequestErasure | A::CancelErasure | A::RunSweep
+                )
+        }
+        Role::Dpo => looks_at_people(action) || looks_at_erasures(action) || action == A::PreviewErasure,
         Role::Auditor => {
-            looks_at_keys(action) || matches!(action, A::GetTenant | A::ListTenants | A::ListRetentionClasses)
+            looks_at_keys(action)
+                || looks_at_erasures(action)
+                || matches!(action, A::GetTenant | A::ListTenants | A::ListRetentionClasses)
         }
         Role::Support => false,
     }
+}
+
+/// Whether `action` answers the people concerned: finds, shows and corrects what is known of them.
+fn looks_at_people(action: Action) -> bool {
+    use Action as A;
+    matches!(
+        action,
+        A::GetRecord
+            | A::ListRecords
+            | A::UpdateRecord
+            | A::GetTenant
+            | A::ListTenants
+            | A::ListRetentionClasses
+    )
+}
+
+/// Whether `action` shows what was erased and the proof of it, and changes nothing.
+fn looks_at_erasures(action: Action) -> bool {
+    use Action as A;
+    matches!(
+        action,
+        A::GetErasure | A::ListErasures | A::GetCertificate | A::GetSweep | A::ListSigningKeys
+    )
 }
 
 /// Whether `action` shows what is known of keys, and changes nothing.

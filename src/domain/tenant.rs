@@ -29,6 +29,17 @@ pub enum TenantState {
     Suspended = 2,
     /// Its keys are gone.
     Shredded = 3,
+    /// In grace before the shred: not served.
+    PendingShred = 4,
+}
+
+impl TenantState {
+    /// The state with this stored number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        [Self::Active, Self::Suspended, Self::Shredded, Self::PendingShred]
+            .into_iter()
+            .find(|state| *state as u32 == number)
+    }
 }
 
 /// What an administrator says of a tenant.

@@ -169,14 +169,28 @@ pub struct Target {
     pub data_class: String,
     /// Whether anything was ever stored in the clear.
     pub encrypted_before_stored: String,
-    /// SHA-256 of the record ids, 16 bytes each, ascending; "none" for a tenant.
+    /// SHA-256 of the ids of the set, 16 bytes each, ascending; "none" for a tenant.
     pub set_sha256: String,
-    /// How many records; for a tenant its keys are listed instead.
+    /// How many records this erasure shredded; for a tenant its keys are listed instead.
     pub record_count: u64,
     /// The records, by the object that holds them.
     pub blobs: Listed<Blob>,
+    /// Those of them that are not of the set: derived from it after it was fixed.
+    pub derived_since: Listed<String>,
+    /// Records of the set that another erasure had shredded before.
+    pub elsewhere: Listed<Elsewhere>,
     /// Of a tenant, every version of its key.
     pub tenant_keys: Listed<u64>,
+}
+
+/// A record that another erasure shredded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elsewhere {
+    /// The record.
+    pub record: String,
+    /// That erasure: its certificate tells.
+    pub erasure: String,
 }
 
 /// An object with erased records.
@@ -303,8 +317,10 @@ pub struct Path {
     pub region_page: String,
     /// The slot, punctured.
     pub region_slot: u32,
-    /// Root epochs that ever sealed a state of that page with the slot in it.
-    pub epochs: Vec<u64>,
+    /// The first root epoch that ever sealed a state of that page with the slot in it.
+    pub first_epoch: u64,
+    /// And the last one.
+    pub last_epoch: u64,
 }
 
 /// A destroyed root epoch.

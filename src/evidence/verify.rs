@@ -175,7 +175,11 @@ fn tenant_target(certificate: &Certificate, story: &Story) -> Result<(), Refused
         "the tenant's keys",
     )?;
     agree(
-        target.blobs.0.is_empty() && target.record_count == 0 && story.shredded.is_empty(),
+        target.blobs.0.is_empty()
+            && target.derived_since.0.is_empty()
+            && target.elsewhere.0.is_empty()
+            && target.record_count == 0
+            && story.shredded.is_empty(),
         "records of a whole tenant",
     )?;
     agree(target.asked_for == "TENANT", "what was asked for")?;
@@ -203,10 +207,7 @@ fn record_target(certificate: &Certificate, story: &Story) -> Result<(), Refused
         logged.len() as u64 == count && effective == count && certificate.method.slots_punctured == count,
         "the number of records",
     )?;
-    agree(
-        target.set_sha256 == set_of(logged.values().copied()),
-        "the set of records",
-    )?;
+    of_the_set(certificate, story, &logged)?;
     for blob in &target.blobs.0 {
         agree(
             blob.bytes == blob.records.iter().map(|record| record.bytes).sum::<u64>(),
@@ -299,7 +300,9 @@ fn every_way_ends(certificate: &Certificate, story: &Story) -> Result<(), Refuse
             "the end of a key version",
         )?;
         agree(
-            !path.epochs.is_empty() && path.epochs.iter().all(|epoch| ends.contains(epoch)),
+            path.first_epoch <= path.last_epoch
+                && ends.contains(&path.first_epoch)
+                && ends.contains(&path.last_epoch),
             "where a way ends",
         )?;
     }
@@ -321,11 +324,39 @@ fn line(said: &Line, stage: Stage, since: i64, what: &'static str) -> Result<(),
     agree(said.stage == stage && said.since == time(since), what)
 }
 
-/// SHA-256 of record ids, ascending.
-fn set_of<'a>(records: impl Iterator<Item = &'a ShreddedRecord>) -> String {
-    let ids: BTreeSet<_> = records.map(|record| &record.record_id[..]).collect();
-    let ids: Vec<_> = ids.into_iter().collect();
-    hex::encode(digest(&SHA256, &ids.concat()))
+/// What was asked for is what was shredded, here or by another erasure, but for what was derived from it since.
+fn of_the_set(
+    certificate: &Certificate,
+    story: &Story,
+    logged: &BTreeMap<String, &ShreddedRecord>,
+) -> Result<(), Refused> {
+    let target = &certificate.target;
+    let mut set: BTreeSet<&str> = logged.keys().map(String::as_str).collect();
+    for derived in &target.derived_since.0 {
+        agree(set.remove(derived.as_str()), "what was derived since")?;
+    }
+    for other in &target.elsewhere.0 {
+        let is_new = !logged.contains_key(&other.record) && set.insert(&other.record);
+        agree(is_new, "what another erasure shredded")?;
+    }
+    let asked = story
+        .requested
+        .as_ref()
+        .map(|(_, _, requested)| requested.records);
+    agree(
+        asked == Some(set.len() as u64),
+        "the number of records that were asked for",
+    )?;
+    // Their texts are in the order of their bytes.
+    let mut ids = Vec::with_capacity(set.len() * 16);
+    for id in set {
+        let id: RecordId = id.parse().map_err(|_| Refused::Disagrees("a record"))?;
+        ids.extend_from_slice(id.as_bytes());
+    }
+    agree(
+        target.set_sha256 == hex::encode(digest(&SHA256, &ids)),
+        "the set of records",
+    )
 }
 
 /// What was proven, for people.

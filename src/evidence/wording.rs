@@ -1,7 +1,7 @@
 //! What certificates say in words, each sentence once.
 
 use super::certificate::{Residual, Stage};
-use crate::proto::storage::{ErasureGround, ErasureTarget};
+use crate::{domain::erasure::Ground, proto::storage::ErasureTarget};
 
 /// The kinds of data that a vault holds.
 pub const DATA_CLASS: &str = "call recordings, message bodies and artifacts derived from them, each with its descriptor (parties, times, labels): personal data";
@@ -122,6 +122,12 @@ pub fn residual_copies(stage: Stage, dead: &str, pending: bool, providers: &[Str
             keys,
             dead,
         ),
+        of(
+            "objects with corrected descriptors and with settings",
+            "not deleted: each is sealed under the key of its record, or a key of its own in a page of the tenant",
+            keys,
+            dead,
+        ),
     ];
     all.extend(
         providers
@@ -195,14 +201,7 @@ fn remnants(provider: &str, dead: &str) -> Residual {
 
 /// How an erasure's ground stands in certificates; `None` for one that is not known.
 pub fn ground(number: i32) -> Option<&'static str> {
-    match ErasureGround::try_from(number).ok()? {
-        ErasureGround::Unspecified => None,
-        ErasureGround::A17 => Some("dpv:A17"),
-        ErasureGround::A73 => Some("dpv:A7-3"),
-        ErasureGround::RetentionExpired => Some("callvault:RetentionExpired"),
-        ErasureGround::MandatoryDestruction => Some("callvault:MandatoryDestruction"),
-        ErasureGround::ContractEnded => Some("callvault:ContractEnded"),
-    }
+    Ground::from_number(u32::try_from(number).ok()?).map(Ground::term)
 }
 
 /// How an erasure's target stands in certificates; `None` for one that is not known.

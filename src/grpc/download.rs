@@ -14,7 +14,7 @@ use super::{StreamLimits, convert};
 use crate::{
     domain::limits,
     proto::v1::{ReadRecordingHeader, ReadRecordingResponse, read_recording_response::Payload},
-    vault::{Error, Kind, Reading, budget::Reservation},
+    vault::{Cut, Error, Kind, Reading, budget::Reservation},
 };
 
 /// Messages that may wait for a caller; each keeps at most a run of segments (1 MiB) alive.
@@ -37,6 +37,10 @@ pub(super) fn send(
 ) -> impl Stream<Item = Result<ReadRecordingResponse, Status>> + Send + 'static {
     let header = message(Payload::Header(header(&reading)));
     let (out, content) = mpsc::channel(AHEAD);
+    let content = Incoming {
+        content,
+        cut: reading.cut(),
+    };
     tokio::spawn(async move {
         // Either way the channel closes, and the stream tells the caller what it has to.
         let _ = timeout(limits.total, pump(reading, &out, limits.stall)).await;
@@ -61,7 +65,14 @@ async fn pump(mut reading: Reading, out: &mpsc::Sender<Outgoing>, stall: Duratio
         };
         let last = !matches!(next, Ok(Some(_)));
         let delivered = match next {
-            Ok(Some(bytes)) => deliver(bytes, reading.room(), out, stall).await,
+            Ok(Some(bytes)) => {
+                let (room, cut) = (reading.room(), reading.cut());
+                tokio::select! {
+                    delivered = deliver(bytes, room, out, stall) => delivered,
+                    // A caller that takes nothing keeps no key in memory. It is told when it comes to take something.
+                    _ = cut.happened() => return,
+                }
+            }
             Ok(None) => put(Outgoing::End, out, stall).await,
             Err(error) => put(Outgoing::Failed(error), out, stall).await,
         };
@@ -102,16 +113,29 @@ async fn put(outgoing: Outgoing, out: &mpsc::Sender<Outgoing>, stall: Duration) 
 /// Where the stream to the caller is.
 #[allow(clippy::large_enum_variant)] // one a stream
 enum Sending {
-    Header(Box<ReadRecordingResponse>, mpsc::Receiver<Outgoing>),
-    Content(mpsc::Receiver<Outgoing>),
+    Header(Box<ReadRecordingResponse>, Incoming),
+    Content(Incoming),
     Over,
+}
+
+/// What waits for the caller, unless the record was cut off.
+struct Incoming {
+    content: mpsc::Receiver<Outgoing>,
+    cut: Cut,
+}
+
+impl Incoming {
+    async fn next(&mut self) -> Option<Outgoing> {
+        let next = self.content.recv().await;
+        self.cut.reason().map(Outgoing::Failed).or(next)
+    }
 }
 
 impl Sending {
     async fn next(self) -> Option<(Result<ReadRecordingResponse, Status>, Self)> {
         match self {
             Self::Header(header, content) => Some((Ok(*header), Self::Content(content))),
-            Self::Content(mut content) => match content.recv().await {
+            Self::Content(mut content) => match content.next().await {
                 Some(Outgoing::Content(chunk, _room)) => {
                     Some((Ok(message(Payload::Chunk(chunk))), Self::Content(content)))
                 }

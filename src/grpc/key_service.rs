@@ -186,6 +186,6 @@ fn for_all_tenants(caller: &Caller) -> Result<(), Error> {
 fn may_know(caller: &Caller, operation: &KeyOperation) -> bool {
     match &operation.work {
         OperationWork::RotateTenantKey(tenant) => caller.scope().covers(tenant),
-        OperationWork::RotateRootEpoch => matches!(caller.scope(), TenantScope::All),
+        OperationWork::RotateRootEpoch | OperationWork::Sweep => matches!(caller.scope(), TenantScope::All),
     }
 }

@@ -8,8 +8,8 @@ use crate::{
     access::purpose::{self, PURPOSE_KEY},
     domain::{limits, principal::Principal, purpose::Purpose},
     proto::v1::{
-        key_service_server::KeyServiceServer, record_service_server::RecordServiceServer,
-        tenant_service_server::TenantServiceServer,
+        erasure_service_server::ErasureServiceServer, key_service_server::KeyServiceServer,
+        record_service_server::RecordServiceServer, tenant_service_server::TenantServiceServer,
     },
     vault::{Error, Kind, Vault},
 };
@@ -18,6 +18,7 @@ pub mod codec;
 mod convert;
 mod download;
 mod erasure;
+mod erasure_service;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod gate;
@@ -69,7 +70,9 @@ pub fn routes(vault: &Arc<Vault>, limits: StreamLimits) -> Routes {
     let records = RecordServiceServer::new(records).max_decoding_message_size(DECODE_BYTES);
     let tenants = tenant_service::TenantApi::new(Arc::clone(vault));
     let keys = key_service::KeyApi::new(Arc::clone(vault));
+    let erasures = erasure_service::ErasureApi::new(Arc::clone(vault));
     Routes::new(whole::Whole(records))
+        .add_service(ErasureServiceServer::new(erasures).max_decoding_message_size(REQUEST_BYTES))
         .add_service(KeyServiceServer::new(keys).max_decoding_message_size(REQUEST_BYTES))
         .add_service(TenantServiceServer::new(tenants).max_decoding_message_size(DECODE_BYTES))
 }

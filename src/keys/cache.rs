@@ -69,6 +69,10 @@ impl Cache {
         self.pages.retain(|(of, _)| of != tenant);
     }
 
+    pub(super) fn forget_page(&self, tenant: &TenantId, page: &PageId) {
+        self.pages.retain(|(of, which)| of != tenant || which != page);
+    }
+
     pub(super) fn forget_stale(&self) {
         self.tenants.retain(|_| true);
         self.pages.retain(|_| true);

@@ -22,18 +22,19 @@ const MOST: usize = 1_024;
 /// The right to change somebody's keys; given back when dropped.
 pub type Gate = OwnedMutexGuard<()>;
 
+/// A gate for the region, and one for every tenant.
 #[derive(Debug, Default)]
-pub(super) struct Gates {
+pub(crate) struct Gates {
     region: Arc<tokio::sync::Mutex<()>>,
     tenants: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Gates {
-    pub(super) async fn region(&self) -> Gate {
+    pub(crate) async fn region(&self) -> Gate {
         Arc::clone(&self.region).lock_owned().await
     }
 
-    pub(super) async fn tenant(&self, tenant: &TenantId) -> Gate {
+    pub(crate) async fn tenant(&self, tenant: &TenantId) -> Gate {
         let gate = {
             let mut gates = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
             if gates.len() >= MOST {

@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod file;
 pub mod gates;
+mod pending;
 pub mod provider;
 pub mod region;
 pub mod store;
@@ -36,6 +37,7 @@ use crate::{
 
 use cache::{Cache, Leases};
 use gates::{Changes, Gate, Gates};
+use pending::{Pending, Reservation};
 use provider::ProviderError;
 use region::{EpochKeys, RegionKeys};
 use store::{KeyStore, KeyStoreError, Reserved, StoredPage, StoredTenantKey};
@@ -154,6 +156,7 @@ pub struct Keys {
     leases: Leases,
     gates: Gates,
     changes: Changes,
+    pending: Pending,
 }
 
 impl Keys {
@@ -179,6 +182,7 @@ impl Keys {
             leases: Leases::default(),
             gates: Gates::default(),
             changes: Changes::default(),
+            pending: Pending::default(),
         }
     }
 
@@ -252,14 +256,54 @@ impl Keys {
         self.region.seal(&self.realm, epoch, key, &*self.rng)
     }
 
+    /// Forgets what was opened of a tenant's page: it lost a slot.
+    pub fn forget_page(&self, tenant: &TenantId, page: &PageId) {
+        self.cache.forget_page(tenant, page);
+    }
+
+    /// Slots of region pages whose wraps are not known to anybody yet, but will be.
+    pub fn pending_slots(&self) -> std::collections::HashSet<(PageId, u16)> {
+        self.pending.slots()
+    }
+
     /// The next version of a tenant's key, without storing it. Takes one slot of a region page.
     ///
     /// # Errors
     /// As [`Self::new_tenant`].
     pub async fn next_version(&self, tenant: &TenantId) -> Result<NextVersion, KeyError> {
-        let slot = self.fresh_region_slot().await?;
+        let (slot, reserved) = self.fresh_region_slot().await?;
         let current = self.tenant(tenant).await?;
-        NextVersion::generate(&self.realm, tenant, &current, &slot, &*self.rng)
+        NextVersion::generate(&self.realm, tenant, &current, &slot, reserved, &*self.rng)
+    }
+
+    /// A tenant's page without the keys of some slots, as its next generation.
+    ///
+    /// # Errors
+    /// As [`Self::reseal_page`].
+    pub async fn puncture_page(
+        &self,
+        tenant: &TenantId,
+        page: &PageId,
+        stored: &StoredPage,
+        slots: impl IntoIterator<Item = u16> + Send,
+    ) -> Result<StoredPage, KeyError> {
+        let keys = self.tenant(tenant).await?;
+        let mut state = keys.open_page(&self.realm, tenant, page, stored)?;
+        for slot in slots {
+            state.puncture(slot).map_err(KeyError::opening("page"))?;
+        }
+        keys.seal_page(&self.realm, tenant, page, stored, &state, &*self.rng)
+    }
+
+    /// The slots of a region page that can still be derived.
+    ///
+    /// # Errors
+    /// As [`Self::reseal_region_page`].
+    pub fn live_region_slots(&self, page: &PageId, stored: &StoredPage) -> Result<Vec<u16>, KeyError> {
+        let state = self
+            .epoch(stored.key_version)?
+            .open_page(&self.realm, page, stored)?;
+        Ok(state.live_slots().collect())
     }
 
     /// A tenant's page, opened and sealed again as its next generation under `next`.
@@ -354,8 +398,8 @@ impl Keys {
     /// # Errors
     /// [`KeyError::Store`] if no region page could be had or published.
     pub async fn new_tenant(&self, tenant: &TenantId) -> Result<NewTenant, KeyError> {
-        let slot = self.fresh_region_slot().await?;
-        NewTenant::generate(&self.realm, tenant, &slot, self.clock.now(), &*self.rng)
+        let (slot, reserved) = self.fresh_region_slot().await?;
+        NewTenant::generate(&self.realm, tenant, &slot, reserved, self.clock.now(), &*self.rng)
     }
 
     /// The opened keys of a tenant: its current version and its keyring.
@@ -491,13 +535,14 @@ impl Keys {
         tenant::open_key(&self.realm, tenant, wrapped, &slot_key)
     }
 
-    async fn fresh_region_slot(&self) -> Result<FreshSlot, KeyError> {
+    async fn fresh_region_slot(&self) -> Result<(FreshSlot, Reservation), KeyError> {
         loop {
             let one_at_a_time = self.gates.region().await;
             if let Some((page, slot)) = self.store.reserve_region().await? {
+                let reserved = self.pending.reserve(page, slot);
                 let state = self.region_page(&page).await?;
                 let key = state.slot_key(slot).map_err(KeyError::opening("region page"))?;
-                return Ok(FreshSlot { page, slot, key });
+                return Ok((FreshSlot { page, slot, key }, reserved));
             }
             let page = PageId::mint(self.clock.now(), &*self.rng)?;
             let stored = self

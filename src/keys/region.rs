@@ -221,6 +221,14 @@ impl EpochKeys {
         resealed(seal, self.epoch, before, state)
     }
 
+    /// Whether a stored state of a page is one, under this epoch.
+    ///
+    /// # Errors
+    /// [`KeyError::Corrupt`] if it does not authenticate.
+    pub fn check_page(&self, realm: &Realm, page: &PageId, stored: &StoredPage) -> Result<(), KeyError> {
+        self.open_page(realm, page, stored).map(|_| ())
+    }
+
     pub(super) fn open_page(
         &self,
         realm: &Realm,

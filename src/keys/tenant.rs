@@ -16,7 +16,9 @@ use crate::{
 };
 
 use super::{
-    FreshSlot, KeyError, Realm, fresh_page, resealed,
+    FreshSlot, KeyError, Realm, fresh_page,
+    pending::Reservation,
+    resealed,
     store::{StoredPage, StoredTenantKey},
 };
 
@@ -38,6 +40,8 @@ pub struct NewTenant {
     pub settings_slot: FreshSlot,
     /// The keys, opened.
     pub keys: TenantKeys,
+    /// Keeps a sweep from the slot until all this is stored.
+    pub reserved: Reservation,
 }
 
 impl NewTenant {
@@ -45,6 +49,7 @@ impl NewTenant {
         realm: &Realm,
         tenant: &TenantId,
         slot: &FreshSlot,
+        reserved: Reservation,
         now: Timestamp,
         rng: &dyn Rng,
     ) -> Result<Self, KeyError> {
@@ -67,6 +72,7 @@ impl NewTenant {
                 key: slot_key,
             },
             keys,
+            reserved,
         })
     }
 }
@@ -80,6 +86,8 @@ pub struct NextVersion {
     pub sealed_keyring: Vec<u8>,
     /// The keys, opened.
     pub keys: TenantKeys,
+    /// Keeps a sweep from the slot until all this is stored.
+    pub reserved: Reservation,
 }
 
 impl NextVersion {
@@ -88,6 +96,7 @@ impl NextVersion {
         tenant: &TenantId,
         current: &TenantKeys,
         slot: &FreshSlot,
+        reserved: Reservation,
         rng: &dyn Rng,
     ) -> Result<Self, KeyError> {
         let version = current.version + 1;
@@ -97,6 +106,7 @@ impl NextVersion {
             key: stored,
             keys: TenantKeys::open(realm, tenant, version, &key, &sealed_keyring)?,
             sealed_keyring,
+            reserved,
         })
     }
 }
@@ -131,6 +141,7 @@ fn new_keyring(rng: &dyn Rng) -> Result<SecretBytes, KeyError> {
         index_key: index_key.expose().to_vec().into(),
         index_key_generation: 1,
         request_key: request_key.expose().to_vec().into(),
+        next_index_key: Default::default(),
     };
     Ok(SecretBytes::from_vec(keyring.encode_to_vec()))
 }

@@ -45,6 +45,15 @@ pub(super) enum Standing {
     Partly,
     /// Rows name all of them.
     Whole,
+    /// Every one of them is shredded: it waits for its deletion.
+    Dead,
+}
+
+/// A blob that a row names, or a tombstone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Named {
+    entries: u32,
+    alive: bool,
 }
 
 impl Vault {
@@ -72,7 +81,12 @@ impl Vault {
             let page = self.store.list(BLOBS, false, next.as_deref(), PAGE).await?;
             let whole = page.objects.into_iter().map(|object| async move {
                 let sound = !broken.iter().any(|b| b == object.key.as_str());
-                let unlogged = sound && self.standing(&object.key).await? != Standing::Whole;
+                let standing = self.standing(&object.key).await?;
+                if standing == Standing::Dead {
+                    // The index that knew that it was to be deleted is gone.
+                    self.purge_again(&object.key).await?;
+                }
+                let unlogged = sound && !matches!(standing, Standing::Whole | Standing::Dead);
                 Ok::<_, Error>(unlogged.then_some(object))
             });
             let mut found = stream::iter(whole).buffered(SIDE_BY_SIDE);
@@ -147,9 +161,20 @@ impl Vault {
         let Some((tenant, first)) = format::parse_object_key(object) else {
             return Ok(Standing::Nobodys);
         };
+        if self.is_tenant_shredded(&tenant).await? {
+            return Ok(Standing::Dead);
+        }
         let first = self.names(object, &tenant, &first).await?;
-        if first.is_some_and(|entries| entries <= 1) {
-            return Ok(Standing::Whole);
+        match first {
+            Some(Named {
+                entries: 0..=1,
+                alive: true,
+            }) => return Ok(Standing::Whole),
+            Some(Named {
+                entries: 0..=1,
+                alive: false,
+            }) => return Ok(Standing::Dead),
+            _ => {}
         }
         let footer = match self.read_footer(object).await {
             Ok((footer, _)) => footer,
@@ -158,32 +183,43 @@ impl Vault {
             Err(error) if error.kind == Kind::Corrupt => return Ok(Standing::Nobodys),
             Err(error) => return Err(error),
         };
-        let mut known = 0;
+        let (mut known, mut alive) = (0, 0);
         for entry in &footer.entries {
-            known += usize::from(self.names(object, &tenant, &entry.record).await?.is_some());
+            let named = self.names(object, &tenant, &entry.record).await?;
+            known += usize::from(named.is_some());
+            alive += usize::from(named.is_some_and(|named| named.alive));
         }
         Ok(match known {
             0 => Standing::Nobodys,
+            n if n == footer.entries.len() && alive == 0 => Standing::Dead,
             n if n == footer.entries.len() => Standing::Whole,
             _ => Standing::Partly,
         })
     }
 
-    /// How many entries a blob has, if a record's row names it.
+    /// How many entries a blob has, if a record's row names it, or what stays of one.
     async fn names(
         &self,
         object: &ObjectKey,
         tenant: &TenantId,
         record: &RecordId,
-    ) -> Result<Option<u32>, Error> {
+    ) -> Result<Option<Named>, Error> {
         let Some(value) = self.index.get(&Key::Record(tenant.clone(), *record)).await? else {
-            return Ok(None);
+            let dead = self.tombstone(tenant, record).await?;
+            let dead = dead.filter(|dead| dead.object_key == object.as_str());
+            return Ok(dead.map(|dead| Named {
+                entries: dead.entry_count,
+                alive: false,
+            }));
         };
+        let alive = |entries| Named { entries, alive: true };
         // A row that does not authenticate is for the scrub to report; until then its blob stays where it is.
         match self.parse_row(tenant, record, value) {
-            Ok(located) if located.row.object_key == object.as_str() => Ok(Some(located.row.entry_count)),
+            Ok(located) if located.row.object_key == object.as_str() => {
+                Ok(Some(alive(located.row.entry_count)))
+            }
             Ok(_) => Ok(None),
-            Err(_) => Ok(Some(1)),
+            Err(_) => Ok(Some(alive(1))),
         }
     }
 
@@ -206,9 +242,13 @@ impl Vault {
         loop {
             let page = self.store.list(BLOBS, false, next.as_deref(), PAGE).await?;
             for object in page.objects.iter().filter(|o| o.modified_micros < oldest) {
-                if self.standing(&object.key).await? == Standing::Nobodys {
-                    self.quarantine(&object.key).await?;
-                    done.quarantined += 1;
+                match self.standing(&object.key).await? {
+                    Standing::Nobodys => {
+                        self.quarantine(&object.key).await?;
+                        done.quarantined += 1;
+                    }
+                    Standing::Dead => self.purge_again(&object.key).await?,
+                    Standing::Partly | Standing::Whole => {}
                 }
             }
             match page.next {

@@ -3,15 +3,15 @@
 use crate::{
     domain::{
         clock::Timestamp,
-        ids::{PageId, TenantId},
+        ids::{PageId, RecordId, TenantId},
         tenant::TenantState,
     },
     index::{Key, Row},
     keys::store::{StoredPage, StoredTenantKey},
     proto::storage::{
-        EpochRow, PageRow, RegionPageSealed, RetentionClassCreated, RootEpochCreated, StagedPage,
-        TenantCreated, TenantKeyRotated, TenantKeyRow, TenantPageSealed, TenantRow, TenantUpdated,
-        WrappedTenantKey,
+        EpochRow, PageRow, RecordsShredded, RegionPageSealed, RetentionClassCreated, RootEpochCreated,
+        StagedPage, TenantCreated, TenantKeyRotated, TenantKeyRow, TenantPageSealed, TenantRow,
+        TenantUpdated, TombstoneRow, WrappedTenantKey,
     },
 };
 use bytes::Bytes;
@@ -64,6 +64,33 @@ pub(crate) fn epoch_retired(rows: &RowCodec, before: EpochRow, at: Timestamp) ->
         state: RETIRED,
         retired_micros: at.micros(),
         ..before
+    };
+    rows.row(key, &row)
+}
+
+/// An epoch that nothing refers to any more: its provider is about to be asked to destroy it.
+pub(crate) fn epoch_destroying(rows: &RowCodec, before: EpochRow, at: Timestamp) -> Row {
+    let key = Key::Epoch(before.epoch);
+    let row = EpochRow {
+        destroying_micros: at.micros(),
+        ..before
+    };
+    rows.row(key, &row)
+}
+
+/// An epoch that its provider destroyed, or will, at a time that is not 0.
+pub(crate) fn epoch_destroyed(rows: &RowCodec, before: EpochRow, scheduled: i64, at: Timestamp) -> Row {
+    let key = Key::Epoch(before.epoch);
+    let row = match scheduled {
+        0 => EpochRow {
+            state: DESTROYED,
+            destroyed_micros: at.micros(),
+            ..before
+        },
+        scheduled_micros => EpochRow {
+            scheduled_micros,
+            ..before
+        },
     };
     rows.row(key, &row)
 }
@@ -199,6 +226,7 @@ pub(crate) fn tenant_created(
         settings: Some(body.settings.clone()?),
         sealed_settings: sealed_settings.clone(),
         created_micros: created.micros(),
+        state_before: 0,
     };
     let key_row = TenantKeyRow {
         key: Some(key),
@@ -230,6 +258,59 @@ pub(crate) fn tenant_updated(
         ..before
     };
     Some(rows.row(Key::Tenant(tenant.clone()), &row))
+}
+
+/// Tombstones of records, and their pages without their slots. What leads to the records is known where they are.
+pub(crate) fn records_shredded(
+    rows: &RowCodec,
+    tenant: &TenantId,
+    body: &RecordsShredded,
+    at: Timestamp,
+) -> Option<Vec<Row>> {
+    let mut put = Vec::with_capacity(body.records.len() + body.pages.len());
+    for record in &body.records {
+        let id = RecordId::from_slice(&record.record_id).ok()?;
+        let row = TombstoneRow {
+            erasure_id: body.erasure_id.clone(),
+            record: Some(record.clone()),
+            shredded_micros: at.micros(),
+        };
+        put.push(rows.row(Key::Tombstone(tenant.clone(), id), &row));
+    }
+    for page in &body.pages {
+        put.push(tenant_page(rows, tenant, page)?);
+    }
+    Some(put)
+}
+
+/// The row of a tenant that an erasure covers: not served from here on.
+pub(crate) fn tenant_cut_off(rows: &RowCodec, tenant: &TenantId, before: TenantRow) -> Row {
+    let row = TenantRow {
+        state: TenantState::PendingShred as u32,
+        state_before: before.state,
+        ..before
+    };
+    rows.row(Key::Tenant(tenant.clone()), &row)
+}
+
+/// The row of a tenant whose erasure was taken back.
+pub(crate) fn tenant_restored(rows: &RowCodec, tenant: &TenantId, before: TenantRow) -> Row {
+    let row = TenantRow {
+        state: before.state_before,
+        state_before: 0,
+        ..before
+    };
+    rows.row(Key::Tenant(tenant.clone()), &row)
+}
+
+/// The row of a tenant that is gone.
+pub(crate) fn tenant_shredded(rows: &RowCodec, tenant: &TenantId, before: TenantRow) -> Row {
+    let row = TenantRow {
+        state: TenantState::Shredded as u32,
+        state_before: 0,
+        ..before
+    };
+    rows.row(Key::Tenant(tenant.clone()), &row)
 }
 
 /// The row of a retention class.

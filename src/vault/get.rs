@@ -31,6 +31,7 @@ use super::{
     Error, Kind, Vault,
     budget::Reservation,
     record::{Located, Name, may_read},
+    streams::{Cut, Pass},
 };
 
 /// Segments read at once: 1 MiB of ciphertext.
@@ -67,6 +68,8 @@ pub struct Reading {
     ready: VecDeque<Bytes>,
     /// Room of the run whose plaintext is in `ready`.
     room: Option<Arc<Reservation>>,
+    /// Whether it may go on.
+    pass: Pass,
 }
 
 struct Run {
@@ -89,13 +92,14 @@ impl Vault {
         purpose: Purpose,
     ) -> Result<Reading, Error> {
         let _turn = self.turn(tenant).await?;
+        let pass = self.enter(tenant, record);
         let located = self
             .locate(tenant, &Name::Id(record))
             .await?
             .ok_or_else(Error::not_found)?;
         let (record, keys) = self.open_record(&located).await?;
         may_read(&record, purpose)?;
-        self.reading(located, record, keys, range)
+        self.reading(located, record, keys, range, pass)
     }
 
     /// Begins to read a record that passed gate 2.
@@ -105,6 +109,7 @@ impl Vault {
         record: Record,
         keys: DekKeys,
         range: ContentRange,
+        pass: Pass,
     ) -> Result<Reading, Error> {
         if range.offset >= record.size {
             return Err(Error {
@@ -132,6 +137,7 @@ impl Vault {
             opener: None,
             ready: VecDeque::new(),
             room: None,
+            pass,
         })
     }
 }
@@ -157,15 +163,21 @@ impl Reading {
         self.room.clone()
     }
 
+    /// Tells when the record is cut off: nothing of it may be passed on from then on, not even what was opened before.
+    pub fn cut(&self) -> Cut {
+        self.pass.cut()
+    }
+
     /// The next bytes, authenticated; `None` after the last.
     ///
     /// Not cancel safe: drop the reading if a call is dropped.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] if the content does not authenticate or is not all there; nothing of it was given then. What the
+    /// [`Kind::NotFound`] if the record was cut off meanwhile. [`Kind::Corrupt`] if the content does not authenticate or is not all there; nothing of it was given then. What the
     /// store answered otherwise. [`Kind::Exhausted`] if there was no room for a segment in time. The reading is over.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
+            self.pass.check()?;
             if let Some(bytes) = self.ready.pop_front() {
                 self.delivered += bytes.len() as u64;
                 return Ok(Some(bytes));

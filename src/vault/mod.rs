@@ -23,6 +23,7 @@ mod requests;
 mod retention_class;
 mod rotation;
 mod rows;
+mod streams;
 mod tenant;
 mod terms;
 mod turns;
@@ -47,6 +48,7 @@ pub use crate::evidence::certificate::Stage as CertificateStage;
 pub use crate::keys::region::{SigningKeyInfo, SigningUse};
 pub use adopt::Orphans;
 pub use budget::Budget;
+pub use erasure::{Erasure, ErasureSpec, PendingDeletion, Preview};
 pub use error::{Error, Kind};
 pub use get::{ContentRange, Reading};
 pub use list::{ListPage, Order};
@@ -56,6 +58,7 @@ pub use put::{Closing, Draft, Put, PutSpec};
 pub use record::Name;
 pub use replay::Replayed;
 pub use rotation::{KeyOperation, KeyState, KeyVersion, OperationState, OperationWork, RootEpoch};
+pub use streams::Cut;
 pub use tenant::{TenantChange, TenantPage};
 pub use update::{DescriptorChange, UpdateSpec};
 pub use uploads::{BeginSpec, CommitSpec, UploadStatus, UploadWriter};
@@ -80,6 +83,8 @@ pub struct Vault {
     lanes: message::Lanes,
     provider: Arc<dyn RootProvider>,
     key_work: rotation::Work,
+    streams: streams::Streams,
+    erasing: erasure::Erasing,
 }
 
 impl Vault {

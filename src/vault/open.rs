@@ -38,6 +38,7 @@ use crate::{
 
 use super::{
     Budget, Error, Vault, apply,
+    erasure::Erasing,
     keystore::IndexKeyStore,
     message::Lanes,
     put::UnderWay,
@@ -45,6 +46,7 @@ use super::{
     replay::{self, Replayed},
     rotation,
     rows::{self, RowCodec},
+    streams::Streams,
     turns::Turns,
     uploads::Uploads,
 };
@@ -172,6 +174,7 @@ pub struct Opened {
     shipping: JoinHandle<()>,
     syncing: JoinHandle<()>,
     key_work: JoinHandle<()>,
+    purging: JoinHandle<()>,
 }
 
 impl Opened {
@@ -181,6 +184,7 @@ impl Opened {
         self.stop.send_replace(true);
         let _ = self.syncing.await;
         let _ = self.key_work.await;
+        let _ = self.purging.await;
         let _ = self.shipping.await;
         self.vault.keys.changes().halt().await;
     }
@@ -192,6 +196,8 @@ impl Opened {
         let _ = self.syncing.await;
         self.key_work.abort();
         let _ = self.key_work.await;
+        self.purging.abort();
+        let _ = self.purging.await;
         self.vault.keys.changes().halt().await;
         self.vault.uploads.halt();
         self.vault.lanes.cut().await;
@@ -278,8 +284,10 @@ impl Vault {
         // After all that the bucket knows: an upload may have become a record before the last process ended.
         vault.find_uploads().await?;
         let syncing = tokio::spawn(Arc::clone(&vault).sync_uploads(stopped.clone()));
+        vault.finish_cuts().await?;
         vault.find_key_work().await?;
-        let key_work = tokio::spawn(Arc::clone(&vault).work_on_keys(stopped));
+        let key_work = tokio::spawn(Arc::clone(&vault).work_on_keys(stopped.clone()));
+        let purging = tokio::spawn(Arc::clone(&vault).purge_on(stopped));
         Ok(Opened {
             vault,
             replayed,
@@ -287,6 +295,7 @@ impl Vault {
             shipping,
             syncing,
             key_work,
+            purging,
         })
     }
 
@@ -435,6 +444,8 @@ fn assemble(
         lanes: Lanes::default(),
         provider: Arc::clone(&parts.provider),
         key_work: rotation::Work::default(),
+        streams: Streams::default(),
+        erasing: Erasing::default(),
     })
 }
 

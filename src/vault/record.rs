@@ -80,13 +80,25 @@ impl Vault {
         let located = self.locate(tenant, name).await?.ok_or_else(Error::not_found)?;
         let (record, _) = self.open_record(&located).await?;
         if !may_see(&record, purpose) {
-            return Err(purpose_denied(purpose));
+            return Err(match record.state {
+                State::PendingShred => Error::not_found(),
+                _ => purpose_denied(purpose),
+            });
         }
         Ok(record)
     }
 
     pub(super) async fn locate(&self, tenant: &TenantId, name: &Name) -> Result<Option<Located>, Error> {
         self.active_tenant(tenant).await?;
+        self.locate_in_any(tenant, name).await
+    }
+
+    /// Likewise, whether or not the tenant is served.
+    pub(super) async fn locate_in_any(
+        &self,
+        tenant: &TenantId,
+        name: &Name,
+    ) -> Result<Option<Located>, Error> {
         let id = match name {
             Name::Id(id) => *id,
             Name::External(external) => match self.by_external_id(tenant, external).await? {
@@ -274,6 +286,7 @@ pub(super) fn record_row(
         start_micros: descriptor.start.micros(),
         descriptor_version: 1,
         sealed_descriptor: entry.sealed_descriptor.clone(),
+        ..RecordRow::default()
     }
 }
 
@@ -296,8 +309,9 @@ impl Located {
 
 /// Whether a record's descriptor may be seen: for a purpose that it allows, or one that the law imposes.
 pub(super) fn may_see(record: &Record, purpose: Purpose) -> bool {
-    matches!(purpose, Purpose::LegalCompliance | Purpose::RightsFulfilment)
-        || record.descriptor.allowed_purposes.contains(&purpose)
+    let by_law = matches!(purpose, Purpose::LegalCompliance | Purpose::RightsFulfilment);
+    let cut_off = record.state == State::PendingShred;
+    by_law || !cut_off && record.descriptor.allowed_purposes.contains(&purpose)
 }
 
 /// Gate 2: whether a record's content may be read now, for this purpose.

@@ -30,8 +30,9 @@ use crate::{
         outbox::Until,
     },
     proto::storage::{
-        EpochRow, LogRow, RecordUpdated, RecordsPut, RegionPageSealed, RootEpochCreated, StateLeaf,
-        TenantKeyRotated, TenantKeyRow, TenantPageSealed, TenantRow, TenantUpdated, state_leaf::Body,
+        EpochRow, KeyOperationEnded, LogRow, RecordUpdated, RecordsPut, RegionPageSealed, RootEpochCreated,
+        StateLeaf, TenantKeyRotated, TenantKeyRow, TenantPageSealed, TenantRow, TenantUpdated,
+        state_leaf::Body,
     },
 };
 
@@ -41,7 +42,7 @@ use super::{
     payload::once_more,
     put::{Blob, Fresh, Outcomes, Told},
     record::{BlobName, Name, plain_row},
-    rotation::{begun_row, done_row, region_states, tenant_states},
+    rotation::{begun_row, done_row, region_states, step_row, tenant_states},
 };
 
 /// Put leaves applied side by side: their blobs' footers are read and their commits share an fsync.
@@ -153,6 +154,9 @@ pub(super) async fn catch_up(
     for (_, reader, from) in &behind {
         replay.corrections(reader, *from).await?;
     }
+    for (tenant, gone) in &replay.gone {
+        vault.forget_found_by(tenant, gone).await?;
+    }
     for (log, reader, _) in behind {
         replay.mark(log, reader).await?;
     }
@@ -211,6 +215,8 @@ struct Replay<'a> {
     applied: HashMap<(Scope, u64), [u8; 8]>,
     /// Sequenced leaves whose predecessors have not come yet.
     early: BTreeMap<(Scope, u64), (StateLeaf, [u8; 8])>,
+    /// Records of an older index that are shredded: what leads to them is left.
+    gone: BTreeMap<TenantId, BTreeSet<RecordId>>,
 }
 
 impl<'a> Replay<'a> {
@@ -221,6 +227,7 @@ impl<'a> Replay<'a> {
             sequences: HashMap::new(),
             applied: HashMap::new(),
             early: BTreeMap::new(),
+            gone: BTreeMap::new(),
         }
     }
 
@@ -291,6 +298,12 @@ impl<'a> Replay<'a> {
                 self.vault.commit_long(change, Until::Queued).await?;
             }
             Err(error) if error.kind == Kind::Corrupt || error.kind == Kind::NotFound => {
+                let record = RecordId::from_slice(&body.record_id).map_err(|_| Error::corrupt("leaf"))?;
+                if self.vault.is_shredded(tenant, &record).await?
+                    || self.vault.is_tenant_shredded(tenant).await?
+                {
+                    return Ok(());
+                }
                 self.done.broken.push(format!("payloads/{}", hex_of(body)));
             }
             Err(error) => return Err(error.into()),
@@ -390,7 +403,12 @@ impl<'a> Replay<'a> {
     }
 
     /// What a leaf changes, without its number and its request.
-    async fn change_of(&self, scope: &Scope, leaf: StateLeaf, at: Timestamp) -> Result<Change, OpenError> {
+    async fn change_of(
+        &mut self,
+        scope: &Scope,
+        leaf: StateLeaf,
+        at: Timestamp,
+    ) -> Result<Change, OpenError> {
         let vault = self.vault;
         let malformed = || Error::corrupt("leaf");
         let rows = match (scope, leaf.body) {
@@ -427,6 +445,39 @@ impl<'a> Replay<'a> {
             (Scope::Tenant(tenant), Some(Body::RetentionClassCreated(body))) => {
                 let row = apply::retention_class(&vault.rows, tenant, &body);
                 vec![row.ok_or_else(malformed)?]
+            }
+            (Scope::Tenant(tenant), Some(Body::ErasureRequested(body))) => {
+                return Ok(vault
+                    .replay_erasure_requested(tenant, &body, &leaf.actor, at)
+                    .await?);
+            }
+            (Scope::Tenant(tenant), Some(Body::ErasureCancelled(body))) => {
+                return Ok(vault.replay_erasure_cancelled(tenant, &body, at).await?);
+            }
+            (Scope::Tenant(tenant), Some(Body::RecordsShredded(body))) => {
+                let (change, there) = vault.replay_records_shredded(tenant, body, at).await?;
+                if !there.is_empty() {
+                    self.gone.entry(tenant.clone()).or_default().extend(there);
+                }
+                return Ok(change);
+            }
+            (Scope::Tenant(tenant), Some(Body::TenantShredded(body))) => {
+                return Ok(vault.replay_tenant_shredded(tenant, &body, at).await?);
+            }
+            (Scope::Tenant(tenant), Some(Body::ErasureEffective(body))) => {
+                return Ok(vault.replay_erasure_effective(tenant, &body, at).await?);
+            }
+            (Scope::Tenant(tenant), Some(Body::ErasureFinal(body))) => {
+                return Ok(vault.replay_erasure_final(tenant, &body, at).await?);
+            }
+            (Scope::Region, Some(Body::KeyOperationEnded(body))) => {
+                vault.replay_operation_ended(&body, at).await?
+            }
+            (Scope::Region, Some(Body::RootEpochDestroying(body))) => {
+                vault.replay_epoch_destroying(&body, at).await?
+            }
+            (Scope::Region, Some(Body::RootEpochDestroyed(body))) => {
+                vault.replay_epoch_destroyed(&body, at).await?
             }
             // Its descriptor comes when every record is known.
             (Scope::Tenant(_), Some(Body::RecordUpdated(_))) => Vec::new(),
@@ -688,13 +739,24 @@ impl Vault {
         }
         let id = OperationId::from_slice(id).map_err(|_| Error::corrupt("leaf"))?;
         match self.operation(&id).await {
-            Ok(operation) => Ok(Some(done_row(&self.rows, &operation, result, at))),
+            Ok(operation) => Ok(Some(step_row(&self.rows, &operation, result, at))),
             Err(error) if error.kind == Kind::NotFound => {
                 tracing::warn!(operation = %id, actor, "the log has the end of an operation and not its beginning");
                 Ok(None)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The row of an operation that says itself that it ended.
+    async fn replay_operation_ended(
+        &self,
+        body: &KeyOperationEnded,
+        at: Timestamp,
+    ) -> Result<Vec<Row>, Error> {
+        let id = OperationId::from_slice(&body.operation_id).map_err(|_| Error::corrupt("leaf"))?;
+        let operation = self.operation(&id).await?;
+        Ok(vec![done_row(&self.rows, &operation, body.result, at)])
     }
 
     async fn put_pages(&self, rows: impl Iterator<Item = Option<Row>>) -> Result<(), Error> {
@@ -763,7 +825,7 @@ impl Vault {
         let corrupt = || Error::corrupt("leaf");
         let id = RecordId::from_slice(&body.record_id).map_err(|_| corrupt())?;
         let located = self
-            .locate(tenant, &Name::Id(id))
+            .locate_in_any(tenant, &Name::Id(id))
             .await?
             .ok_or_else(Error::not_found)?;
         if located.row.descriptor_version >= body.descriptor_version {
@@ -816,7 +878,11 @@ impl Vault {
         for id in &put.record_ids {
             let id = RecordId::from_slice(id).map_err(|_| Error::corrupt("leaf"))?;
             let Some(value) = self.index.get(&Key::Record(tenant.clone(), id)).await? else {
-                return Ok(false);
+                // What is shredded needs no row, and its blob may be gone.
+                if self.is_shredded(&tenant, &id).await? {
+                    continue;
+                }
+                return self.is_tenant_shredded(&tenant).await;
             };
             if self.parse_row(&tenant, &id, value)?.row.object_key != put.object_key {
                 return Ok(false);
@@ -851,6 +917,13 @@ impl Vault {
             .into_iter()
             .zip(found)
             .filter(|(_, found)| found.is_none());
+        let absent: Vec<usize> = absent.map(|(index, _)| index).collect();
+        let tombstone = |index: &usize| Key::Tombstone(footer.tenant.clone(), footer.entries[*index].record);
+        let dead = self
+            .index
+            .get_many(&absent.iter().map(tombstone).collect::<Vec<_>>())
+            .await?;
+        let absent = absent.into_iter().zip(dead).filter(|(_, dead)| dead.is_none());
         Ok(absent.map(|(index, _)| index).collect())
     }
 

@@ -7,6 +7,7 @@ use prost::Message;
 use std::sync::Arc;
 
 use crate::{
+    blob::format::Request,
     crypto::{blind, context::Context},
     domain::ids::{RequestId, TenantId},
     index::{Key, LogKind, Row, Scope},
@@ -46,6 +47,24 @@ impl RowCodec {
             return Err(Error::corrupt("index row"));
         }
         M::decode(message).map_err(|_| Error::corrupt("index row"))
+    }
+
+    /// A request of a call that must be known again even when the tenant's own keys are gone, and what it asked.
+    pub(crate) fn request(&self, tenant: &TenantId, request: &RequestId, asked: &[u8]) -> Request {
+        let mac = |what: &'static str, about: &[u8]| {
+            let half = |half: u32| {
+                let key = Context::new(what).text(tenant.as_str()).u32(half).finish();
+                blind::row_mac(self.0.row_mac(), &key, about)
+            };
+            let mut whole = [0; 2 * MAC_LEN];
+            whole[..MAC_LEN].copy_from_slice(&half(0));
+            whole[MAC_LEN..].copy_from_slice(&half(1));
+            whole
+        };
+        Request {
+            mac: mac("callvault/v1/erasure-request", request.as_str().as_bytes()),
+            fingerprint: mac("callvault/v1/erasure-fingerprint", asked),
+        }
     }
 
     /// A digest by which a request about keys is known again, of a tenant or of the region.
@@ -107,6 +126,16 @@ fn key_bytes(key: &Key) -> Vec<u8> {
         Key::External(tenant, blind) => row(19).text(tenant.as_str()).bytes(blind),
         Key::Request(tenant, blind) => row(20).text(tenant.as_str()).bytes(blind),
         Key::KeyOperation(operation) => row(22).bytes(operation.as_bytes()),
+        Key::Erasure(tenant, erasure) => row(23).text(tenant.as_str()).bytes(erasure.as_bytes()),
+        Key::DueErasure(due, tenant, erasure) => row(24)
+            .i64(due.micros())
+            .text(tenant.as_str())
+            .bytes(erasure.as_bytes()),
+        Key::Tombstone(tenant, record) => row(25).text(tenant.as_str()).bytes(record.as_bytes()),
+        Key::Unswept(tenant, erasure) => row(26).text(tenant.as_str()).bytes(erasure.as_bytes()),
+        Key::Purge(tenant, object) => row(27).text(tenant.as_str()).text(object),
+        Key::Blinding(tenant) => row(28).text(tenant.as_str()),
+        Key::Renumber(tenant, number) => row(29).text(tenant.as_str()).bytes(number),
     }
     .finish()
 }

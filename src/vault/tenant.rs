@@ -12,7 +12,7 @@ use crate::{
         tenant::{Tenant, TenantRole, TenantSettings, TenantState},
     },
     index::{Change, Expect, IndexError, Key, Range, Row, Scan, Scope},
-    keys::SETTINGS_CLASS,
+    keys::{KeyError, SETTINGS_CLASS},
     ledger::{
         leaf,
         outbox::{LedgerError, Until},
@@ -117,7 +117,11 @@ impl Vault {
         let Some(request) = request else {
             return Err(tenant_exists());
         };
-        let keys = self.keys.tenant(id).await?;
+        let keys = match self.keys.tenant(id).await {
+            // Ids are never used again, not even those of the dead.
+            Err(KeyError::Punctured) => return Err(tenant_exists()),
+            keys => keys?,
+        };
         let tag = tag_request(&keys, id, request, &fingerprint_settings(id, settings));
         match self.seen(id, &tag).await? {
             Some(_) => {
@@ -257,6 +261,17 @@ impl Vault {
 
     pub(super) async fn open_tenant(&self, id: &TenantId, row: &TenantRow) -> Result<Tenant, Error> {
         let corrupt = || Error::corrupt("tenant settings");
+        if row.state == TenantState::Shredded as u32 {
+            // Nothing that was said of it can be opened any more.
+            return Ok(Tenant {
+                id: id.clone(),
+                settings: TenantSettings::default(),
+                state: TenantState::Shredded,
+                version: 0,
+                created: Timestamp(row.created_micros),
+                updated: Timestamp(row.created_micros),
+            });
+        }
         let payload = row.settings.as_ref().ok_or_else(corrupt)?;
         let opened = self
             .open_payload(id, SETTINGS, payload, &row.sealed_settings)
@@ -267,10 +282,7 @@ impl Vault {
             Timestamp(message.created_micros),
             Timestamp(message.updated_micros),
         );
-        let state = [TenantState::Active, TenantState::Suspended, TenantState::Shredded]
-            .into_iter()
-            .find(|s| *s as u32 == row.state)
-            .ok_or_else(corrupt)?;
+        let state = TenantState::from_number(row.state).ok_or_else(corrupt)?;
         let settings = settings_from_proto(message).ok_or_else(corrupt)?;
         Ok(Tenant {
             id: id.clone(),

@@ -6,7 +6,7 @@ use crate::{
     domain::{
         clock::Timestamp,
         ids::{RecordId, RequestId, TenantId},
-        record::{Descriptor, Record},
+        record::{Descriptor, Record, State},
     },
     index::{Change, Expect, Key, Row, Scope},
     ledger::{leaf, outbox::Until},
@@ -74,6 +74,9 @@ impl Vault {
             drop(turn);
             self.ship_before_repeating().await?;
             return Ok(self.open_record(&located).await?.0);
+        }
+        if located.state == State::PendingShred {
+            return Err(Error::not_found());
         }
         let (before, dek_keys) = self.open_record(&located).await?;
         if spec.etag.as_ref().is_some_and(|etag| *etag != before.etag()) {

@@ -122,6 +122,13 @@ impl Vault {
             for row in rows {
                 let Key::Tenant(tenant) = row.key else { continue };
                 report.tenants += 1;
+                if self.is_tenant_shredded(&tenant).await? {
+                    let outcome = self.verify_shredded_tenant(&tenant, &mut logged).await;
+                    report.check(&tenant, outcome)?;
+                    continue;
+                }
+                let outcome = self.verify_tombstones(&tenant, &mut logged).await;
+                report.check(&tenant, outcome)?;
                 let outcome = self.verify_settings(&tenant, &logged).await;
                 report.check(&tenant, outcome)?;
                 let outcome = self.verify_pages(&tenant, &logged).await;
@@ -252,6 +259,14 @@ impl Vault {
                 }
                 logged.page(REGION, &page.page_id, page.generation);
             }
+            Some(Body::RecordsShredded(body)) => {
+                for states in &body.page_states {
+                    tenant_states(self, states).await?;
+                }
+                for page in &body.pages {
+                    logged.page(&leaf.tenant_id, &page.page_id, page.generation);
+                }
+            }
             Some(Body::TenantPageSealed(page)) => {
                 logged.page(&leaf.tenant_id, &page.page_id, page.generation);
             }
@@ -263,6 +278,51 @@ impl Vault {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What the log says is shredded has a tombstone and no row, and nothing else has.
+    async fn verify_tombstones(&self, tenant: &TenantId, logged: &mut Logged) -> Result<(), Error> {
+        let mut dead = logged.shredded.remove(tenant.as_str()).unwrap_or_default();
+        let mut strangers = 0;
+        let mut buried = Vec::new();
+        self.tombstones(tenant, |id, _| {
+            strangers += u64::from(!dead.remove(&id.as_bytes()[..]));
+            buried.push(id);
+        })
+        .await?;
+        for id in &buried {
+            logged.puts.remove(&id.as_bytes()[..]);
+        }
+        for ids in buried.chunks(PAGE) {
+            let keys: Vec<Key> = ids.iter().map(|id| Key::Record(tenant.clone(), *id)).collect();
+            if self.index.get_many(&keys).await?.iter().any(Option::is_some) {
+                return Err(Error::corrupt("a record that is shredded has a row"));
+            }
+        }
+        if strangers > 0 {
+            return Err(Error::corrupt("a tombstone that no leaf names"));
+        }
+        if dead.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::corrupt(
+                "a record that a leaf says is shredded has no tombstone",
+            ))
+        }
+    }
+
+    /// A tenant that is gone: the log says so, and none of its keys opens any more.
+    async fn verify_shredded_tenant(&self, tenant: &TenantId, logged: &mut Logged) -> Result<(), Error> {
+        let prefix = format!("blobs/{tenant}/");
+        logged.puts.retain(|_, put| !put.object_key.starts_with(&prefix));
+        if !logged.tenants_shredded.contains(tenant.as_str()) {
+            return Err(Error::corrupt("a tenant is shredded and no leaf says so"));
+        }
+        match self.keys.tenant(tenant).await.map_err(Error::from) {
+            Err(error) if error.kind == Kind::Shredded => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(Error::corrupt("the key of a shredded tenant opens")),
+        }
     }
 
     /// Every page of the region opens under the newest epoch and is the generation that the log has last.
@@ -465,7 +525,7 @@ impl Vault {
             for object in page.objects {
                 report.blobs += 1;
                 match self.standing(&object.key).await? {
-                    Standing::Whole => {}
+                    Standing::Whole | Standing::Dead => {}
                     Standing::Nobodys => report.found(
                         &object.key,
                         "no record names this blob: an orphan, or an upload under way",
@@ -512,6 +572,10 @@ struct Logged {
     versions: BTreeMap<Bytes, u32>,
     /// Newest generation of each page, by tenant.
     pages: BTreeMap<String, BTreeMap<Bytes, u64>>,
+    /// Records that are shredded, by tenant.
+    shredded: BTreeMap<String, BTreeSet<Bytes>>,
+    /// Tenants that are.
+    tenants_shredded: BTreeSet<String>,
     /// Newest settings by tenant, and their leaf's number in its sequence.
     settings: BTreeMap<String, (u64, SealedPayload)>,
 }
@@ -552,6 +616,15 @@ impl Logged {
             Some(Body::RecordUpdated(body)) => {
                 let newest = self.versions.entry(body.record_id).or_default();
                 *newest = body.descriptor_version.max(*newest);
+                return;
+            }
+            Some(Body::RecordsShredded(body)) => {
+                let dead = self.shredded.entry(leaf.tenant_id).or_default();
+                dead.extend(body.records.into_iter().map(|record| record.record_id));
+                return;
+            }
+            Some(Body::TenantShredded(_)) => {
+                self.tenants_shredded.insert(leaf.tenant_id);
                 return;
             }
             Some(Body::TenantCreated(body)) => body.settings,

@@ -173,25 +173,27 @@ def sweep(of_tenant):
     return leaves + [leaf(31, 32, message(final | {2: 1})), leaf(32, 32, message(final | {3: 1}))]
 
 
-def erasure(stage, of_tenant=False):
-    """Leaves and document."""
+def erasure(stage, of_tenant=False, more=False):
+    """Leaves and document; `more`: of the set, one was erased elsewhere, and something was derived from it since."""
     final = stage == "FINAL"
     ids = [id_of(2).bytes, id_of(3).bytes]
     if of_tenant:
         leaves = [requested(5, []), leaf(6, 27, message({1: id_of(1).bytes, 2: [1, 2]})), leaf(7, 28, message({1: id_of(1).bytes}))]
     else:
         one = lambda record: leaf(6, 26, message({1: id_of(1).bytes, 2: [record]}))
-        leaves = [requested(1, ids), one(shredded(2, 0)), one(shredded(3, 2)), leaf(7, 28, message({1: id_of(1).bytes, 2: 2}))]
+        ids += [id_of(5).bytes] if more else []
+        leaves = [requested(1, ids), one(shredded(2, 0)), one(shredded(3, 2))] + ([one(shredded(4, 1))] if more else [])
+        leaves.append(leaf(7, 28, message({1: id_of(1).bytes, 2: 3 if more else 2})))
     leaves += sweep(of_tenant) if final else []
     record = lambda last, entry: {
         "record": str(id_of(last)), "kind": "message", "entry": entry, "entries": 3, "bytes": 100 + entry,
         "page": str(id_of(0x30)), "slot": 40 + entry,
     }
     name = f"blobs/{TENANT}/2026/11/24/{id_of(0x10)}"
-    blob = {"store": "s3", "region": "mx-central", "object": name, "version_id": "v1.2", "footer_sha256": "07" * 32, "bytes": 202}
-    blob |= {"records": [record(2, 0), record(3, 2)]}
+    blob = {"store": "s3", "region": "mx-central", "object": name, "version_id": "v1.2", "footer_sha256": "07" * 32, "bytes": 303 if more else 202}
+    blob |= {"records": [record(2, 0), *([record(4, 1)] if more else []), record(3, 2)]}
     line = lambda at: {"stage": stage, "since": time(at), "meaning": f"as docs/format.md says of {stage}"}
-    way = lambda v: {"key_version": v, "region_page": str(id_of(0x40)), "region_slot": v, "epochs": [1, 2]}
+    way = lambda v: {"key_version": v, "region_page": str(id_of(0x40)), "region_slot": v, "first_epoch": 1, "last_epoch": 2}
     end = lambda e: {"epoch": e, "provider": "file", "destroyed_at": time(22), "answer": "refused: no such key"}
     document = {
         "format": "callvault-erasure-certificate/1",
@@ -205,13 +207,15 @@ def erasure(stage, of_tenant=False):
             "data_class": "messages",
             "encrypted_before_stored": "yes",
             "set_sha256": "none" if of_tenant else sha256(b"".join(ids)).hex(),
-            "record_count": 0 if of_tenant else 2,
+            "record_count": 0 if of_tenant else 3 if more else 2,
             "blobs": "none" if of_tenant else [blob],
             "tenant_keys": [1, 2] if of_tenant else "none",
+            "derived_since": [str(id_of(4))] if more else "none",
+            "elsewhere": [{"record": str(id_of(5)), "erasure": str(id_of(6))}] if more else "none",
         },
         "method": {
             "technique": "cryptographic erase", "reaches": "Clear", "algorithm": "AES-256-GCM", "strength_bits": 256,
-            "slots_punctured": 2, "tenant_key_versions_destroyed": [1, 2] if final or of_tenant else "none",
+            "slots_punctured": 3 if more else 2, "tenant_key_versions_destroyed": [1, 2] if final or of_tenant else "none",
             "root_epochs_destroyed": [1, 2] if final else "none", "rng": "the operating system's", "module": "software",
             "validation": "none", "zeroisation": "said \u2014 in words, \"quoted\" and\nwith lines", "escrow": "none exists",
         },
@@ -244,6 +248,7 @@ def main():
         for of_tenant in False, True:
             name = f"{'tenant' if of_tenant else 'records'}-{stage.lower()}"
             write(name, sign(erasure(stage, of_tenant)[1]), holds=True)
+    write("records-more-final", sign(erasure("FINAL", more=True)[1]), holds=True)
     leaves, good = erasure("FINAL")
     text = sign(good)
 
@@ -306,7 +311,9 @@ def main():
     bent("footer", put("target", "blobs", 0, "footer_sha256", "08" * 32))
     bent("set", put("target", "set_sha256", "08" * 32))
     bent("epoch-alive", put("verification", "epochs", 1, "epoch", 3))
-    bent("way-open", put("verification", "paths", 1, "epochs", [2, 3]))
+    bent("way-open", put("verification", "paths", 1, "last_epoch", 3))
+    bent("derived-since", put("target", "derived_since", [str(id_of(2))]))
+    bent("elsewhere", put("target", "elsewhere", [{"record": str(id_of(5)), "erasure": str(id_of(6))}]))
     bent("way-missing", lambda document: document["verification"]["paths"].pop())
     bent("region-slot", put("verification", "paths", 0, "region_slot", 7))
     bent("provider-answers", put("verification", "epochs", 0, "answer", "opened"))

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use self::sample::{Sample, TestKey, id, leaf};
 use super::{
-    certificate::{Certificate, Hash, Listed, Stage},
+    certificate::{Certificate, Elsewhere, Hash, Listed, Stage},
     jws::JwsError,
     proof::ProofError,
     verify::{Refused, verify},
@@ -162,12 +162,22 @@ fn a_certificate_that_says_something_else_than_the_log_is_refused() {
         }),
         ("bytes", |c| c.target.blobs.0[0].bytes += 1),
         ("tenant keys", |c| c.target.tenant_keys = Listed(vec![1])),
+        ("derived since", |c| {
+            c.target.derived_since = Listed(vec![c.target.blobs.0[0].records[0].record.clone()]);
+        }),
+        ("elsewhere", |c| {
+            let record = c.target.blobs.0[0].records[0].record.replace("8002", "8009");
+            let erasure = c.identity.erasure.clone();
+            c.target.elsewhere = Listed(vec![Elsewhere { record, erasure }]);
+        }),
     ];
     let of_final: &[(&str, fn(&mut Certificate))] = &[
         ("way left out", |c| drop(c.verification.paths.0.pop())),
-        ("way without an end", |c| c.verification.paths.0[0].epochs.clear()),
+        ("way without an end", |c| {
+            c.verification.paths.0[0].first_epoch = 3
+        }),
         ("way to an epoch that lives", |c| {
-            c.verification.paths.0[0].epochs.push(3)
+            c.verification.paths.0[0].last_epoch = 3
         }),
         ("region slot", |c| c.verification.paths.0[0].region_slot += 1),
         ("region page", |c| {

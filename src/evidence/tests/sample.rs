@@ -172,10 +172,10 @@ fn requested(target: ErasureTarget, set: Vec<Bytes>) -> Body {
         } else {
             sha256(&set.concat()).to_vec().into()
         },
+        records: set.len() as u64,
         record_ids: set,
         set: None,
         approvers: vec!["dpo-1".to_owned()],
-        records: 0,
     })
 }
 
@@ -298,6 +298,8 @@ impl Sample {
             set_sha256: hex::encode(sha256(&[id(2), id(3)].concat())),
             record_count: 2,
             blobs: Listed(vec![blob]),
+            derived_since: Listed::default(),
+            elsewhere: Listed::default(),
             tenant_keys: Listed::default(),
         };
         Self::of(stage, leaves, target, &[1, 2])
@@ -370,6 +372,8 @@ impl Sample {
             set_sha256: or_none(""),
             record_count: 0,
             blobs: Listed::default(),
+            derived_since: Listed::default(),
+            elsewhere: Listed::default(),
             tenant_keys: Listed(vec![1, 2]),
         };
         Self::of(stage, leaves, target, &[1, 2])
@@ -532,7 +536,8 @@ fn way(version: &u64) -> Path {
         key_version: *version,
         region_page: id_text(0x40),
         region_slot: u32::try_from(*version).unwrap(),
-        epochs: vec![1, 2],
+        first_epoch: 1,
+        last_epoch: 2,
     }
 }
 

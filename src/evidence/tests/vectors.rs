@@ -32,8 +32,8 @@ fn vectors() -> Vec<Vector> {
         })
         .collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
-    assert_eq!(all.iter().filter(|vector| vector.holds).count(), 4);
-    assert!(all.len() >= 62);
+    assert_eq!(all.iter().filter(|vector| vector.holds).count(), 5);
+    assert!(all.len() >= 65);
     all
 }
 

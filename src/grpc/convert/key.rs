@@ -52,6 +52,7 @@ pub(in crate::grpc) fn operation_to_proto(operation: &KeyOperation) -> v1::KeyOp
     let (kind, tenant_id) = match &operation.work {
         OperationWork::RotateTenantKey(tenant) => (v1::KeyOperationKind::RotateTenantKey, tenant.to_string()),
         OperationWork::RotateRootEpoch => (v1::KeyOperationKind::RotateRootEpoch, String::new()),
+        OperationWork::Sweep => (v1::KeyOperationKind::Sweep, String::new()),
     };
     let state = match operation.state {
         OperationState::Running => v1::KeyOperationState::Running,

@@ -1,6 +1,7 @@
 //! Between the API's messages and the domain: every malformed field is refused by its path, nothing is guessed.
 
 mod descriptor;
+mod erasure;
 mod key;
 mod path;
 mod query;
@@ -17,6 +18,10 @@ use crate::{
 };
 
 pub(super) use descriptor::{begin_spec, change, closing, message_spec, put_spec, size};
+pub(super) use erasure::{
+    erasure_spec, erasure_to_proto, ground, pending_deletion_to_proto, preview_to_proto, sweep_to_proto,
+    target,
+};
 pub(super) use key::{epoch_to_proto, key_version_to_proto, operation_to_proto, signing_key_to_proto};
 pub(super) use path::Path;
 pub(super) use query::{order, query};

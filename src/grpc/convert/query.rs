@@ -43,7 +43,7 @@ pub(in crate::grpc) fn query(asked: Option<&v1::RecordQuery>) -> Result<Query, E
     })
 }
 
-fn subject(asked: &v1::SubjectIdentifier, at: &Path<'_>) -> Result<SubjectIdentifier, Error> {
+pub(super) fn subject(asked: &v1::SubjectIdentifier, at: &Path<'_>) -> Result<SubjectIdentifier, Error> {
     match &asked.identifier {
         Some(Identifier::Tel(tel)) => required(tel, &at.field("tel")).map(SubjectIdentifier::Tel),
         Some(Identifier::Mailto(mailto)) => {

@@ -112,7 +112,10 @@ impl Dice {
             20 => Key::DueErasure(self.time(), tenant, self.erasure()?),
             21 => Key::Tombstone(tenant, self.record()?),
             22 => Key::Unswept(tenant, self.erasure()?),
-            23 => Key::Purge(tenant, self.pick(&["blobs/a", "blobs/a-b", "payloads/a"]).to_owned()),
+            23 => Key::Purge(
+                tenant,
+                self.pick(&["blobs/a", "blobs/a-b", "payloads/a"]).to_owned(),
+            ),
             24 => Key::Blinding(tenant),
             25 => Key::Renumber(tenant, self.who()),
             _ => Key::Request(tenant, self.blind()),

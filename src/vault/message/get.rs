@@ -21,6 +21,7 @@ use crate::{
 use super::super::{
     Error, Kind, Name, Vault,
     record::{Located, may_read},
+    streams::Pass,
 };
 
 /// Bodies of one call that are read side by side.
@@ -33,6 +34,7 @@ struct Readable {
     located: Located,
     record: Record,
     keys: DekKeys,
+    pass: Pass,
 }
 
 impl Vault {
@@ -92,6 +94,7 @@ impl Vault {
         purpose: Purpose,
     ) -> Result<Readable, Error> {
         let _turn = self.turn(tenant).await?;
+        let pass = self.enter(tenant, record);
         let located = self.locate(tenant, &Name::Id(record)).await?;
         let located = located.ok_or_else(Error::not_found)?;
         let (record, keys) = self.open_record(&located).await?;
@@ -106,6 +109,7 @@ impl Vault {
                 located,
                 record,
                 keys,
+                pass,
             }),
         }
     }
@@ -116,14 +120,17 @@ impl Vault {
             located,
             record,
             keys,
+            pass,
         } = readable;
         let object = ObjectKey::parse(&located.row.object_key)?;
         let range = ByteRange::Exact {
             offset: located.row.offset,
             length: stream_format::ciphertext_len(record.size),
         };
-        let sealed = self.store.get(&object, range).await?.bytes;
-        Ok((record, open_extent(&located, &keys, sealed)?))
+        let sealed = self.store.get(&object, range).await;
+        // Its object may be gone for the same reason.
+        pass.check()?;
+        Ok((record, open_extent(&located, &keys, sealed?.bytes)?))
     }
 }
 

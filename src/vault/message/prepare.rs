@@ -14,7 +14,7 @@ use crate::{
     domain::{
         ids::{RecordId, RequestId, TenantId},
         media,
-        record::{Descriptor, Kind as RecordKind},
+        record::{Descriptor, Kind as RecordKind, State},
         tenant::TenantSettings,
     },
     index::{Key, key::Blind},
@@ -254,7 +254,9 @@ impl Vault {
                 let row = found
                     .get(&Key::Record(tenant.clone(), source))
                     .ok_or_else(no_source)?;
-                self.parse_row(tenant, &source, row.clone())?;
+                if self.parse_row(tenant, &source, row.clone())?.state == State::PendingShred {
+                    return Err(no_source());
+                }
                 RecordKind::Artifact
             }
         };

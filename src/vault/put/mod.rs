@@ -25,7 +25,7 @@ use crate::{
         ids::{RecordId, RequestId, TenantId},
         limits, media,
         purpose::Purpose,
-        record::{Descriptor, Kind as RecordKind, Party, Record},
+        record::{Descriptor, Kind as RecordKind, Party, Record, State},
         tenant::TenantSettings,
         text::MediaType,
     },
@@ -193,8 +193,8 @@ impl Vault {
             return Ok(RecordKind::Recording);
         };
         match self.locate(&spec.tenant, &Name::Id(source)).await? {
-            Some(_) => Ok(RecordKind::Artifact),
-            None => Err(no_source()),
+            Some(source) if source.state != State::PendingShred => Ok(RecordKind::Artifact),
+            _ => Err(no_source()),
         }
     }
 }

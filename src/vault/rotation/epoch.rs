@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    index::{Change, Expect, IndexError, Key, Range, Scan, Scope},
+    domain::clock::Timestamp,
+    index::{Change, Expect, IndexError, Key, Range, Row, Scan, Scope},
     keys::{
         provider::{EpochGrant, EpochLabel},
         region::EpochKeys,
@@ -12,13 +13,17 @@ use crate::{
         leaf,
         outbox::{LedgerError, Until},
     },
-    proto::storage::{EpochRow, PageStates, RootEpochCreated, RootEpochIntended, state_leaf::Body},
+    proto::storage::{
+        EpochRow, PageStates, RootEpochCreated, RootEpochDestroyed, RootEpochDestroying, RootEpochIntended,
+        state_leaf::Body,
+    },
 };
 
 use super::{
     super::{Error, Vault, apply},
-    KeyOperation, done_row,
+    KeyOperation,
     staging::{Owner, Staging},
+    step_row,
 };
 
 impl Vault {
@@ -95,7 +100,7 @@ impl Vault {
             put: vec![
                 apply::epoch(&self.rows, &created, now),
                 apply::epoch_retired(&self.rows, before, now),
-                done_row(&self.rows, operation, epoch, now),
+                step_row(&self.rows, operation, epoch, now),
             ],
             leaves: vec![leaf::draft(
                 Scope::Region,
@@ -118,6 +123,38 @@ impl Vault {
             self.keys.use_epoch(epoch);
         }
         Ok(committed.map(|_| ())?)
+    }
+
+    pub(in crate::vault) async fn replay_epoch_destroying(
+        &self,
+        body: &RootEpochDestroying,
+        at: Timestamp,
+    ) -> Result<Vec<Row>, Error> {
+        let Some((before, _)) = self.epoch_row(body.epoch).await? else {
+            return Ok(Vec::new());
+        };
+        Ok(vec![apply::epoch_destroying(&self.rows, before, at)])
+    }
+
+    pub(in crate::vault) async fn replay_epoch_destroyed(
+        &self,
+        body: &RootEpochDestroyed,
+        at: Timestamp,
+    ) -> Result<Vec<Row>, Error> {
+        let Some((before, _)) = self.epoch_row(body.epoch).await? else {
+            return Ok(Vec::new());
+        };
+        let row = apply::epoch_destroyed(&self.rows, before, body.scheduled_micros, at);
+        Ok(vec![row])
+    }
+
+    /// The row of an epoch, and its value. One that was given up has none.
+    pub(super) async fn epoch_row(&self, epoch: u64) -> Result<Option<(EpochRow, Vec<u8>)>, Error> {
+        let key = Key::Epoch(epoch);
+        let Some(value) = self.index.get(&key).await? else {
+            return Ok(None);
+        };
+        Ok(Some((self.rows.open(&key, &value)?, value)))
     }
 
     /// Whether a row is there; asks until the index answers.
@@ -154,7 +191,7 @@ impl Vault {
     }
 
     /// The highest epoch that an attempt was begun for.
-    async fn intended_epoch(&self) -> Result<u64, Error> {
+    pub(super) async fn intended_epoch(&self) -> Result<u64, Error> {
         let value = self.index.get(&Key::Meta(apply::INTENDED_EPOCH)).await?;
         let number = value.map(|value| value.try_into().map(u64::from_be_bytes));
         let number = number.transpose().map_err(|_| Error::corrupt("index row"))?;
@@ -173,7 +210,7 @@ impl Vault {
     }
 
     /// The newest epoch that is known, and its row's value.
-    async fn newest_epoch(&self) -> Result<(EpochRow, Vec<u8>), Error> {
+    pub(super) async fn newest_epoch(&self) -> Result<(EpochRow, Vec<u8>), Error> {
         let scan = Scan {
             range: Range::Epochs,
             reverse: true,

@@ -15,6 +15,7 @@ mod epoch;
 mod operation;
 mod staging;
 mod states;
+mod sweep;
 mod tenant;
 
 use std::collections::BTreeMap;
@@ -29,8 +30,8 @@ use crate::{
 use super::{Error, Vault, apply};
 
 pub use operation::{KeyOperation, OperationState, OperationWork};
-pub(super) use operation::{Work, begun_row, done_row};
-pub(super) use states::{region_states, tenant_states};
+pub(super) use operation::{Work, begun_row, done_row, step_row};
+pub(super) use states::{region_states, tenant_states, write_states};
 
 /// Rows read at once.
 const BATCH: usize = 128;

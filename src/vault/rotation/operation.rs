@@ -38,6 +38,8 @@ pub enum OperationWork {
     RotateTenantKey(TenantId),
     /// A new root epoch.
     RotateRootEpoch,
+    /// All that was shredded becomes final.
+    Sweep,
 }
 
 impl OperationWork {
@@ -45,7 +47,7 @@ impl OperationWork {
     pub fn tenant(&self) -> Option<&TenantId> {
         match self {
             Self::RotateTenantKey(tenant) => Some(tenant),
-            Self::RotateRootEpoch => None,
+            Self::RotateRootEpoch | Self::Sweep => None,
         }
     }
 }
@@ -105,6 +107,8 @@ pub(in crate::vault) struct Work {
     beginning: Mutex<()>,
     /// What is under way or waits, oldest first; everything that runs, whatever its age.
     running: std::sync::Mutex<Vec<KeyOperation>>,
+    /// Which one the task is at.
+    at: std::sync::Mutex<Option<OperationId>>,
     /// Held by the task while it does one, and by the scrub, which must not see half of it.
     doing: Mutex<()>,
 }
@@ -117,6 +121,10 @@ impl Work {
 
     fn running(&self) -> std::sync::MutexGuard<'_, Vec<KeyOperation>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at(&self) -> std::sync::MutexGuard<'_, Option<OperationId>> {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forget(&self, id: &OperationId) {
@@ -151,6 +159,14 @@ impl Vault {
     ) -> Result<KeyOperation, Error> {
         self.begin_operation(actor, OperationWork::RotateRootEpoch, request)
             .await
+    }
+
+    /// Asks for a sweep; likewise. One that has begun to work does not cover what was shredded since: another one follows it.
+    ///
+    /// # Errors
+    /// As [`Self::rotate_tenant_key`].
+    pub async fn run_sweep(&self, actor: &str, request: Option<&RequestId>) -> Result<KeyOperation, Error> {
+        self.begin_operation(actor, OperationWork::Sweep, request).await
     }
 
     /// One operation; what is said of one that is done is in the bucket.
@@ -248,7 +264,7 @@ impl Vault {
         };
         let scope = match &operation.work {
             OperationWork::RotateTenantKey(tenant) => Scope::Tenant(tenant.clone()),
-            OperationWork::RotateRootEpoch => Scope::Region,
+            OperationWork::RotateRootEpoch | OperationWork::Sweep => Scope::Region,
         };
         let change = Change {
             put: vec![row(&self.rows, &operation)],
@@ -296,9 +312,11 @@ impl Vault {
         }
         let found = {
             let running = self.key_work.running();
+            let at = *self.key_work.at();
             running
                 .iter()
-                .find(|found| found.work == *work)
+                .filter(|found| found.work == *work)
+                .find(|found| *work != OperationWork::Sweep || at != Some(found.id))
                 .map(|found| found.id)
         };
         let Some(id) = found else { return Ok(None) };
@@ -332,10 +350,13 @@ impl Vault {
         let mut left = false;
         for operation in running {
             let _doing = self.key_work.pause().await;
+            *self.key_work.at() = Some(operation.id);
             let outcome = match &operation.work {
                 OperationWork::RotateTenantKey(tenant) => self.turn_tenant_key(&operation, tenant).await,
                 OperationWork::RotateRootEpoch => self.turn_root_epoch(&operation).await,
+                OperationWork::Sweep => self.sweep(&operation).await,
             };
+            *self.key_work.at() = None;
             match outcome {
                 Ok(()) => self.key_work.forget(&operation.id),
                 Err(error) => left |= self.not_done(&operation, &error).await,
@@ -347,7 +368,8 @@ impl Vault {
     /// Says why an operation does not get on; returns whether it will be tried again.
     async fn not_done(&self, operation: &KeyOperation, error: &Error) -> bool {
         tracing::warn!(operation = %operation.id, reason = error.reason, %error, "a key operation does not get on");
-        let gone = error.kind == Kind::NotFound;
+        let of_tenant = operation.work.tenant().is_some();
+        let gone = of_tenant && matches!(error.kind, Kind::NotFound | Kind::Shredded);
         let said = KeyOperation {
             state: if gone {
                 OperationState::Failed
@@ -435,6 +457,19 @@ pub(in crate::vault) fn done_row(
     row(rows, &ended)
 }
 
+/// The row of an operation that came to version or epoch `result`: of a sweep that is a step on its way.
+pub(in crate::vault) fn step_row(
+    rows: &RowCodec,
+    operation: &KeyOperation,
+    result: u64,
+    at: Timestamp,
+) -> Row {
+    match operation.work {
+        OperationWork::Sweep => row(rows, operation),
+        _ => done_row(rows, operation, result, at),
+    }
+}
+
 /// The row of an operation that a leaf says was asked for.
 pub(in crate::vault) fn begun_row(
     rows: &RowCodec,
@@ -448,6 +483,7 @@ pub(in crate::vault) fn begun_row(
             OperationWork::RotateTenantKey(tenant.clone())
         }
         (KeyOperationKind::RotateRootEpoch, Scope::Region) => OperationWork::RotateRootEpoch,
+        (KeyOperationKind::Sweep, Scope::Region) => OperationWork::Sweep,
         _ => return None,
     };
     let operation = KeyOperation {
@@ -477,6 +513,7 @@ pub(super) fn parse(rows: &RowCodec, row: &Row) -> Result<KeyOperation, Error> {
             OperationWork::RotateTenantKey(message.tenant_id.parse().map_err(|_| corrupt())?)
         }
         KeyOperationKind::RotateRootEpoch => OperationWork::RotateRootEpoch,
+        KeyOperationKind::Sweep => OperationWork::Sweep,
         KeyOperationKind::Unspecified => return Err(corrupt()),
     };
     let state = match message.state {
@@ -503,7 +540,7 @@ pub(super) fn parse(rows: &RowCodec, row: &Row) -> Result<KeyOperation, Error> {
 fn row(rows: &RowCodec, operation: &KeyOperation) -> Row {
     let tenant_id = match &operation.work {
         OperationWork::RotateTenantKey(tenant) => tenant.to_string(),
-        OperationWork::RotateRootEpoch => String::new(),
+        OperationWork::RotateRootEpoch | OperationWork::Sweep => String::new(),
     };
     let message = KeyOperationRow {
         kind: kind(&operation.work).into(),
@@ -525,5 +562,6 @@ fn kind(work: &OperationWork) -> KeyOperationKind {
     match work {
         OperationWork::RotateTenantKey(_) => KeyOperationKind::RotateTenantKey,
         OperationWork::RotateRootEpoch => KeyOperationKind::RotateRootEpoch,
+        OperationWork::Sweep => KeyOperationKind::Sweep,
     }
 }

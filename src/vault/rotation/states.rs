@@ -77,7 +77,11 @@ impl States {
 }
 
 /// Writes an object of states under the name that its bytes give it.
-pub(super) async fn write_states(vault: &Vault, bytes: Bytes, pages: u32) -> Result<PageStates, Error> {
+pub(in crate::vault) async fn write_states(
+    vault: &Vault,
+    bytes: Bytes,
+    pages: u32,
+) -> Result<PageStates, Error> {
     let named = name_payload(&bytes);
     let states = PageStates {
         sha256: named.sha256,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use crate::{
-    domain::ids::TenantId,
+    domain::{ids::TenantId, tenant::TenantState},
     index::{Change, Expect, IndexError, Key, Range, Row, Scope},
     keys::tenant::NextVersion,
     ledger::{
@@ -20,9 +20,10 @@ use crate::{
 
 use super::{
     super::{Error, Kind, Vault, apply},
-    KeyOperation, KeyState, KeyVersion, done_row,
+    KeyOperation, KeyState, KeyVersion,
     staging::{Owner, Staging},
     states::write_states,
+    step_row,
 };
 
 /// How often a tenant's settings may change while its pointer is about to.
@@ -76,7 +77,7 @@ impl Vault {
             let (retired, _) = self.key_row(tenant, before.current_key_version).await?;
             let mut put = apply::tenant_key_rotated(&self.rows, tenant, before, retired, &body, now)
                 .ok_or_else(corrupt)?;
-            put.push(done_row(&self.rows, operation, next.key.version, now));
+            put.push(step_row(&self.rows, operation, next.key.version, now));
             let change = Change {
                 expect: vec![Expect::Equals(Key::Tenant(tenant.clone()), value)],
                 put,
@@ -211,7 +212,10 @@ impl Vault {
     }
 
     /// A state as a leaf has it: itself, or the object that holds it.
-    async fn in_leaf(&self, sealed: RegionPageSealed) -> Result<RegionPageSealed, Error> {
+    pub(in crate::vault) async fn in_leaf(
+        &self,
+        sealed: RegionPageSealed,
+    ) -> Result<RegionPageSealed, Error> {
         if sealed.sealed_state.len() <= STATE_IN_LEAF {
             return Ok(sealed);
         }
@@ -252,6 +256,9 @@ impl Vault {
         due: i64,
     ) -> Result<bool, Error> {
         let owner: TenantRow = self.rows.open(key, value)?;
+        if owner.state == TenantState::Shredded as u32 {
+            return Ok(false);
+        }
         let (version, _) = self.key_row(tenant, owner.current_key_version).await?;
         if version.created_micros > due {
             return Ok(false);

@@ -1,7 +1,10 @@
 //! Certificates over rows and leaves that are written here: what the vault signs holds for a stranger, and nothing else is signed.
 
 use crate::{
-    domain::ids::{ErasureId, RecordId},
+    domain::{
+        erasure::{ErasureState, Ground, Target},
+        ids::{ErasureId, RecordId},
+    },
     evidence::{
         keys::{KeySet, KeyUse, PublishedKey},
         verify::{Proven, verify},
@@ -78,10 +81,12 @@ impl<'a> Case<'a> {
             reference: "case-7".to_owned(),
             due_micros: self.bench.clock.now().micros() + SECOND,
             set_sha256: set,
+            records: ids.len() as u64,
             record_ids: ids.clone(),
             ..ErasureRequested::default()
         };
         self.row.record_ids = ids;
+        self.row.target = target.into();
         let at = self
             .log(
                 vault,
@@ -217,8 +222,8 @@ async fn shredded(vault: &Vault, id: &RecordId) -> ShreddedRecord {
     }
 }
 
-/// As a stranger: from the file and what `ListSigningKeys` tells.
-fn proven(vault: &Vault, file: &[u8]) -> Proven {
+/// What `ListSigningKeys` tells.
+fn published(vault: &Vault) -> KeySet {
     let keys = vault.signing_keys().iter().map(|key| PublishedKey {
         key_use: match key.signing_use {
             SigningUse::LogCheckpoint => KeyUse::LogCheckpoint,
@@ -230,7 +235,12 @@ fn proven(vault: &Vault, file: &[u8]) -> Proven {
     for (published, key) in keys.iter().zip(vault.signing_keys()) {
         assert_eq!(published.key_use.kid(&published.public_key), key.kid);
     }
-    verify(file, &KeySet::new(keys)).unwrap()
+    KeySet::new(keys)
+}
+
+/// As a stranger: from the file and the published keys.
+fn proven(vault: &Vault, file: &[u8]) -> Proven {
+    verify(file, &published(vault)).unwrap()
 }
 
 fn reason<T>(answer: Result<T, Error>) -> &'static str {
@@ -539,5 +549,148 @@ async fn case_of_tenant(bench: &Bench, vault: &Arc<Vault>) {
     assert_eq!(stage, CertificateStage::Final);
     let said = proven(vault, &file).certificate;
     assert_eq!(said.verification.paths.0.len(), 1);
-    assert_eq!(said.verification.paths.0[0].epochs, [1]);
+    let way = &said.verification.paths.0[0];
+    assert_eq!((way.first_epoch, way.last_epoch), (1, 1));
+}
+
+async fn erase(vault: &Arc<Vault>, target: Target) -> ErasureId {
+    let spec = ErasureSpec {
+        tenant: tenant(),
+        actor: "compliance".to_owned(),
+        target,
+        ground: Ground::A17,
+        reference: "case-7".parse().unwrap(),
+        grace_micros: Some(0),
+        expected_set: None,
+        request: None,
+    };
+    let erasure = vault.request_erasure(spec).await.unwrap();
+    assert_eq!(erasure.state, ErasureState::Effective);
+    erasure.id
+}
+
+async fn sweep(bench: &Bench, vault: &Vault) {
+    bench.clock.advance(SECOND);
+    let begun = vault.run_sweep("compliance", None).await.unwrap();
+    let done = super::rotation::ended(vault, &begun).await;
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+    bench.clock.advance(SECOND);
+}
+
+/// What replaces the tenant's index key says when it is done.
+async fn traces_are_final(vault: &Vault, erasure: &ErasureId) {
+    if vault
+        .erasure(&tenant(), erasure)
+        .await
+        .unwrap()
+        .traces_final
+        .is_some()
+    {
+        return;
+    }
+    let body = ErasureFinal {
+        erasure_id: erasure.as_bytes().to_vec().into(),
+        search_traces: true,
+        ..ErasureFinal::default()
+    };
+    let now = vault.clock().now();
+    let change = vault.final_rows(&tenant(), erasure, &body, now).await.unwrap();
+    let mut change = change.unwrap();
+    let scope = Scope::Tenant(tenant());
+    change
+        .leaves
+        .push(leaf::draft(scope, leaf::SYSTEM, now, Body::ErasureFinal(body)));
+    vault.ledger.commit(change, Until::Shipped).await.unwrap();
+}
+
+/// What a script says that shares no code with the vault; nothing where there is no Python for it.
+fn stranger_holds(vault: &Vault, file: &[u8]) {
+    let can = std::process::Command::new("python3")
+        .args(["-c", "import cryptography"])
+        .output();
+    if !can.is_ok_and(|out| out.status.success()) {
+        eprintln!("skipped: python3 has no module `cryptography`");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, keys) = (dir.path().join("certificate"), dir.path().join("keys"));
+    std::fs::write(&certificate, file).unwrap();
+    std::fs::write(&keys, published(vault).to_jwks()).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/verify_certificate.py");
+    let out = std::process::Command::new("python3")
+        .arg(script)
+        .arg(certificate)
+        .arg(keys)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_is_certified_from_request_to_sweep_and_again_after_a_lost_index() {
+    let bench = Bench::new().await;
+    let index = Arc::new(MemoryIndex::default());
+    let opened = bench.open(&index).await;
+    let vault = &opened.vault;
+    make_tenant(vault).await;
+    bench.clock.advance(SECOND);
+    let record = put(vault, "r-1", b"one").await.id;
+    put(vault, "r-2", b"stays").await;
+    bench.clock.advance(SECOND);
+    let erasure = erase(vault, Target::Records(vec![record])).await;
+    vault.purge().await.unwrap();
+    let (stage, file) = vault.certificate(&tenant(), &erasure, None).await.unwrap();
+    assert_eq!(stage, CertificateStage::Effective);
+    let said = proven(vault, &file).certificate;
+    assert_eq!(said.target.blobs.0[0].records[0].record, record.to_string());
+    assert_eq!(said.verification.objects.gone, 1);
+    stranger_holds(vault, &file);
+
+    sweep(&bench, vault).await;
+    traces_are_final(vault, &erasure).await;
+    let (stage, file) = vault.certificate(&tenant(), &erasure, None).await.unwrap();
+    assert_eq!(stage, CertificateStage::Final);
+    let said = proven(vault, &file).certificate;
+    assert_eq!(said.method.root_epochs_destroyed.0, [1]);
+    stranger_holds(vault, &file);
+    opened.close().await;
+
+    for stage in ["effective", "final"] {
+        let name = format!("certificates/dev/{erasure}-{stage}.json");
+        let name = crate::blob::store::ObjectKey::parse(&name).unwrap();
+        bench.store.delete(&name).await.unwrap();
+    }
+    let opened = bench.open(&Arc::new(MemoryIndex::default())).await;
+    let (stage, again) = opened.vault.certificate(&tenant(), &erasure, None).await.unwrap();
+    assert_eq!(stage, CertificateStage::Final);
+    let again = proven(&opened.vault, &again).certificate;
+    assert_eq!(again.method, said.method);
+    assert_eq!(again.verification.paths, said.verification.paths);
+    opened.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_erasure_is_certified_from_request_to_sweep() {
+    let bench = Bench::new().await;
+    let index = Arc::new(MemoryIndex::default());
+    let opened = bench.open(&index).await;
+    let vault = &opened.vault;
+    make_tenant(vault).await;
+    bench.clock.advance(SECOND);
+    put(vault, "r-1", b"one").await;
+    bench.clock.advance(SECOND);
+    let erasure = erase(vault, Target::Tenant).await;
+    let (stage, file) = vault.certificate(&tenant(), &erasure, None).await.unwrap();
+    assert_eq!(stage, CertificateStage::Effective);
+    assert_eq!(proven(vault, &file).certificate.target.tenant_keys.0, [1]);
+    stranger_holds(vault, &file);
+    sweep(&bench, vault).await;
+    let (stage, file) = vault.certificate(&tenant(), &erasure, None).await.unwrap();
+    assert_eq!(stage, CertificateStage::Final);
+    assert_eq!(
+        proven(vault, &file).certificate.method.root_epochs_destroyed.0,
+        [1]
+    );
+    stranger_holds(vault, &file);
+    opened.close().await;
 }

@@ -45,7 +45,7 @@ async fn read(vault: &Arc<Vault>, record: crate::domain::ids::RecordId) -> Vec<u
     got
 }
 
-async fn ended(vault: &Vault, operation: &KeyOperation) -> KeyOperation {
+pub(super) async fn ended(vault: &Vault, operation: &KeyOperation) -> KeyOperation {
     loop {
         let now = vault.key_operation(&operation.id, |_| true).await.unwrap();
         if now.state != OperationState::Running {

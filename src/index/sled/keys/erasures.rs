@@ -83,15 +83,16 @@ fn with(table: Table, tenant: &TenantId) -> Columns {
     Columns::of(table).text(tenant.as_str())
 }
 
-fn read_erasure(
-    columns: &mut Reader<'_>,
-    key: fn(TenantId, ErasureId) -> Key,
-) -> Result<Key, IndexError> {
+fn read_erasure(columns: &mut Reader<'_>, key: fn(TenantId, ErasureId) -> Key) -> Result<Key, IndexError> {
     Ok(key(columns.id()?, columns.erasure()?))
 }
 
 fn read_due(columns: &mut Reader<'_>) -> Result<Key, IndexError> {
-    Ok(Key::DueErasure(columns.time()?, columns.id()?, columns.erasure()?))
+    Ok(Key::DueErasure(
+        columns.time()?,
+        columns.id()?,
+        columns.erasure()?,
+    ))
 }
 
 fn read_tombstone(columns: &mut Reader<'_>) -> Result<Key, IndexError> {

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    blob::store::{ByteRange, ObjectKey},
-    domain::ids::{ErasureId, TenantId},
+    domain::ids::{ErasureId, RecordId, TenantId},
     evidence::{
         certificate::{
-            Blob, Certificate, Epoch, Erased, FORMAT, Identity, Inclusion, Line, Listed, Method, Objects,
-            Path, Stage, Target, Tool, VERSION, Verification,
+            Blob, Certificate, Elsewhere, Epoch, Erased, FORMAT, Identity, Inclusion, Line, Listed, Method,
+            Objects, Path, Stage, Target, Tool, VERSION, Verification,
         },
         story::Story,
         verify::{Refused, agrees, ascending, or_none, page_text, record_text, time},
@@ -16,12 +15,13 @@ use crate::{
     },
     index::{Key, Range},
     proto::storage::{
-        EpochRow, ErasureRow, ShreddedRecord, StateLeaf, TenantKeyRow, TombstoneRow, state_leaf::Body,
+        EpochRow, ErasureRow, ErasureTarget, ShreddedRecord, StateLeaf, TenantKeyRow, TombstoneRow,
+        state_leaf::Body,
     },
 };
 
 use super::{
-    super::super::{Error, Kind, Vault, payload::name_payload},
+    super::super::{Error, Kind, Vault},
     blocking, build_sha256, disagrees,
     search::{Found, Logs},
 };
@@ -30,6 +30,17 @@ use super::{
 const DEADLINE: i64 = 30 * 86_400_000_000;
 /// Rows read at once.
 const BATCH: usize = 128;
+
+/// What became of the records of a set.
+#[derive(Debug, Default)]
+struct Covered {
+    set: BTreeSet<RecordId>,
+    /// When records of it were shredded, by this erasure or another.
+    times: BTreeSet<i64>,
+    /// When the oldest of their pages was begun.
+    first_page: Option<i64>,
+    elsewhere: Vec<Elsewhere>,
+}
 
 /// Every way up from the erased data, and where it ends. Empty before FINAL.
 #[derive(Debug, Default)]
@@ -49,11 +60,12 @@ impl Vault {
         row: &ErasureRow,
     ) -> Result<Certificate, Error> {
         let logs = Logs::open(self).await?;
-        let mut found = self.own_leaves(&logs, tenant, erasure, stage, row).await?;
+        let covered = self.covered(tenant, erasure, row).await?;
+        let mut found = own_leaves(&logs, tenant, erasure, stage, (row, &covered)).await?;
         let story = tell(&found, tenant, erasure)?;
         let ways = match stage {
             Stage::Effective => Ways::default(),
-            Stage::Final => self.ways(tenant, row, &story, &found).await?,
+            Stage::Final => self.ways(tenant, row, &story, &found, &covered).await?,
         };
         if stage == Stage::Final {
             found.extend(leaves_of(&logs, tenant, &ways, &story.keys_destroyed).await?);
@@ -61,7 +73,13 @@ impl Vault {
         let story = tell(&found, tenant, erasure)?;
         let objects = self.objects_of(tenant, &story).await?;
         let build = blocking(build_sha256).await?;
-        let certificate = self.document(tenant, erasure, stage, (&story, &ways), (objects, build))?;
+        let certificate = self.document(
+            tenant,
+            erasure,
+            stage,
+            (&story, &ways, &covered),
+            (objects, build),
+        )?;
         agrees(&certificate, &story).map_err(disagrees)?;
         Ok(Certificate {
             inclusion: logs.cite(&found).await?,
@@ -69,74 +87,44 @@ impl Vault {
         })
     }
 
-    /// The leaves that tell the erasure itself.
-    async fn own_leaves(
+    /// What tombstones tell of the records of an erasure's set.
+    async fn covered(
         &self,
-        logs: &Logs,
         tenant: &TenantId,
         erasure: &ErasureId,
-        stage: Stage,
         row: &ErasureRow,
-    ) -> Result<Vec<Found>, Error> {
-        let mut times = self.shred_times(tenant, row).await?;
-        times.extend([row.created_micros, row.effective_micros]);
-        if stage == Stage::Final {
-            times.extend([row.content_final_micros, row.traces_final_micros]);
+    ) -> Result<Covered, Error> {
+        if row.target() == ErasureTarget::Tenant {
+            return Ok(Covered::default());
         }
-        let wants = |leaf: &StateLeaf| {
-            let id = match leaf.body.as_ref() {
-                Some(Body::ErasureRequested(body)) => &body.erasure_id,
-                Some(Body::RecordsShredded(body)) => &body.erasure_id,
-                Some(Body::TenantShredded(body)) => &body.erasure_id,
-                Some(Body::ErasureEffective(body)) => &body.erasure_id,
-                Some(Body::ErasureFinal(body)) if stage == Stage::Final => &body.erasure_id,
-                _ => return false,
-            };
-            leaf.tenant_id == tenant.as_str() && id[..] == erasure.as_bytes()[..]
+        let mut covered = Covered {
+            set: self.read_set(row).await?,
+            ..Covered::default()
         };
-        let enough = |found: &[Found]| {
-            tell(found, tenant, erasure).is_ok_and(|story| {
-                let shredded = story.tenant.is_some()
-                    || story
-                        .effective
-                        .is_some_and(|(_, records)| story.shredded.len() as u64 == records);
-                let is_final = story.content_final.is_some() && story.traces_final.is_some();
-                story.requested.is_some() && shredded && (is_final || stage == Stage::Effective)
-            })
-        };
-        logs.find(times, wants, enough).await
-    }
-
-    /// When the records of an erasure were shredded, each moment once.
-    async fn shred_times(&self, tenant: &TenantId, row: &ErasureRow) -> Result<BTreeSet<i64>, Error> {
-        let ids = match &row.set {
-            Some(set) => {
-                let name = ObjectKey::parse(&format!("payloads/{}", hex::encode(&set.sha256)))?;
-                let object = self.store.get(&name, ByteRange::Full).await?.bytes;
-                if name_payload(&object).sha256 != set.sha256 {
-                    return Err(Error::corrupt("payload"));
-                }
-                object.chunks(16).map(<[u8]>::to_vec).collect()
-            }
-            None => row.record_ids.iter().map(|id| id.to_vec()).collect::<Vec<_>>(),
-        };
-        let mut times = BTreeSet::new();
+        let ids: Vec<RecordId> = covered.set.iter().copied().collect();
         for some in ids.chunks(BATCH) {
-            let keys = some.iter().map(|id| {
-                let record = crate::domain::ids::RecordId::from_slice(id);
-                record.map(|record| Key::Tombstone(tenant.clone(), record))
-            });
-            let keys: Vec<_> = keys
-                .collect::<Result<_, _>>()
-                .map_err(|_| Error::corrupt("index row"))?;
-            for (key, value) in keys.iter().zip(self.index.get_many(&keys).await?) {
-                if let Some(value) = value {
-                    let tombstone: TombstoneRow = self.rows.open(key, &value)?;
-                    times.insert(tombstone.shredded_micros);
+            let keys: Vec<_> = some
+                .iter()
+                .map(|id| Key::Tombstone(tenant.clone(), *id))
+                .collect();
+            let values = self.index.get_many(&keys).await?;
+            for ((id, key), value) in some.iter().zip(&keys).zip(values) {
+                let Some(value) = value else { continue };
+                let tombstone: TombstoneRow = self.rows.open(key, &value)?;
+                covered.times.insert(tombstone.shredded_micros);
+                let page = tombstone.record.as_ref().map(|record| minted(&record.page_id));
+                covered.first_page = covered.first_page.into_iter().chain(page).min();
+                if tombstone.erasure_id[..] != erasure.as_bytes()[..] {
+                    let other = ErasureId::from_slice(&tombstone.erasure_id);
+                    let other = other.map_err(|_| Error::corrupt("index row"))?;
+                    covered.elsewhere.push(Elsewhere {
+                        record: id.to_string(),
+                        erasure: other.to_string(),
+                    });
                 }
             }
         }
-        Ok(times)
+        Ok(covered)
     }
 
     /// Every key version that could have opened a page of the erased records while their slots were in it, and every epoch that
@@ -150,12 +138,15 @@ impl Vault {
         row: &ErasureRow,
         story: &Story,
         found: &[Found],
+        covered: &Covered,
     ) -> Result<Ways, Error> {
-        let first_page = story.shredded.iter().map(|record| minted(&record.page_id)).min();
+        let of_shredded = story.shredded.iter().map(|record| minted(&record.page_id));
+        let first_page = of_shredded.chain(covered.first_page).min();
         let last_shred = found
             .iter()
             .filter(|found| matches!(found.leaf.body, Some(Body::RecordsShredded(_))))
             .map(|found| found.leaf.time_micros)
+            .chain(covered.times.last().copied())
             .max();
         let said = |said: &[u64], swept: &BTreeSet<u64>, number: u64| {
             said.contains(&number) || swept.contains(&number)
@@ -201,7 +192,7 @@ impl Vault {
         tenant: &TenantId,
         erasure: &ErasureId,
         stage: Stage,
-        (story, ways): (&Story, &Ways),
+        (story, ways, covered): (&Story, &Ways, &Covered),
         (objects, build): (Objects, &str),
     ) -> Result<Certificate, Error> {
         let told = || disagrees(Refused::Leaves("the log does not tell the erasure whole"));
@@ -245,7 +236,7 @@ impl Vault {
                 requested_at: time(*requested_at),
                 due_at: time(requested.due_micros),
             },
-            target: self.target(story).map_err(disagrees)?,
+            target: self.target(story, covered).map_err(disagrees)?,
             method: method(story, ways),
             tool: Tool {
                 name: env!("CARGO_PKG_NAME").to_owned(),
@@ -270,7 +261,7 @@ impl Vault {
         })
     }
 
-    fn target(&self, story: &Story) -> Result<Target, Refused> {
+    fn target(&self, story: &Story, covered: &Covered) -> Result<Target, Refused> {
         let unknown = Refused::Leaves("a leaf says what this release does not know");
         let requested = story.requested.as_ref().map(|(_, _, requested)| requested);
         let requested = requested.ok_or_else(|| unknown.clone())?;
@@ -294,6 +285,8 @@ impl Vault {
             set_sha256: or_none(&hex::encode(&requested.set_sha256)),
             record_count: story.shredded.len() as u64,
             blobs: Listed(blobs),
+            derived_since: derived_since(story, covered)?,
+            elsewhere: covered.elsewhere.iter().cloned().collect(),
             tenant_keys: Listed(of_tenant.unwrap_or_default()),
         })
     }
@@ -326,6 +319,43 @@ impl Vault {
             records: erased.collect::<Result<_, Refused>>()?,
         })
     }
+}
+
+/// The leaves that tell the erasure itself.
+async fn own_leaves(
+    logs: &Logs,
+    tenant: &TenantId,
+    erasure: &ErasureId,
+    stage: Stage,
+    (row, covered): (&ErasureRow, &Covered),
+) -> Result<Vec<Found>, Error> {
+    let mut times = covered.times.clone();
+    times.extend([row.created_micros, row.effective_micros]);
+    if stage == Stage::Final {
+        times.extend([row.content_final_micros, row.traces_final_micros]);
+    }
+    let wants = |leaf: &StateLeaf| {
+        let id = match leaf.body.as_ref() {
+            Some(Body::ErasureRequested(body)) => &body.erasure_id,
+            Some(Body::RecordsShredded(body)) => &body.erasure_id,
+            Some(Body::TenantShredded(body)) => &body.erasure_id,
+            Some(Body::ErasureEffective(body)) => &body.erasure_id,
+            Some(Body::ErasureFinal(body)) if stage == Stage::Final => &body.erasure_id,
+            _ => return false,
+        };
+        leaf.tenant_id == tenant.as_str() && id[..] == erasure.as_bytes()[..]
+    };
+    let enough = |found: &[Found]| {
+        tell(found, tenant, erasure).is_ok_and(|story| {
+            let shredded = story.tenant.is_some()
+                || story
+                    .effective
+                    .is_some_and(|(_, records)| story.shredded.len() as u64 == records);
+            let is_final = story.content_final.is_some() && story.traces_final.is_some();
+            story.requested.is_some() && shredded && (is_final || stage == Stage::Effective)
+        })
+    };
+    logs.find(times, wants, enough).await
 }
 
 /// The leaves that tell of the keys on the ways up.
@@ -412,6 +442,19 @@ fn method(story: &Story, ways: &Ways) -> Method {
     }
 }
 
+/// Erased records that are not of the set.
+fn derived_since(story: &Story, covered: &Covered) -> Result<Listed<String>, Refused> {
+    let mut since = BTreeSet::new();
+    for record in &story.shredded {
+        let id = RecordId::from_slice(&record.record_id);
+        let id = id.map_err(|_| Refused::Leaves("a leaf has a malformed id"))?;
+        if !covered.set.contains(&id) {
+            since.insert(id.to_string());
+        }
+    }
+    Ok(since.into_iter().collect())
+}
+
 fn pages(story: &Story) -> Result<Listed<String>, Refused> {
     let pages = story.shredded.iter().map(|record| page_text(&record.page_id));
     let pages: BTreeSet<_> = pages.collect::<Result<_, _>>()?;
@@ -429,11 +472,13 @@ fn paths(ways: &Ways) -> Result<Listed<Path>, Refused> {
         if epochs.is_empty() {
             epochs = ways.epochs.keys().copied().collect();
         }
+        let none = Refused::Leaves("no root epoch is destroyed");
         Ok(Path {
             key_version: *version,
             region_page: page_text(&key.region_page_id)?,
             region_slot: key.slot,
-            epochs,
+            first_epoch: *epochs.first().ok_or_else(|| none.clone())?,
+            last_epoch: *epochs.last().ok_or(none)?,
         })
     };
     ways.keys.iter().map(path).collect()

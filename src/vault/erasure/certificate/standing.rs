@@ -94,18 +94,17 @@ impl Vault {
     /// Of a tenant, what the store still lists and what waits.
     async fn objects_of_tenant(&self, tenant: &TenantId) -> Result<Objects, Error> {
         let mut left = BTreeMap::new();
-        let listed = self
-            .store
-            .list(&format!("blobs/{tenant}/"), false, None, NAMED)
-            .await?;
-        for object in listed.objects {
-            left.insert(object.key.to_string(), PurgeRow::default());
-        }
         for row in self.all_rows(Range::TenantPurges(tenant.clone())).await? {
             let waits: PurgeRow = self.rows.open(&row.key, &row.value)?;
             if let Key::Purge(_, name) = row.key {
                 left.insert(name, waits);
             }
+        }
+        if left.is_empty() {
+            let all = format!("blobs/{tenant}/");
+            let listed = self.store.list(&all, false, None, NAMED).await?;
+            let names = listed.objects.into_iter().map(|object| object.key.to_string());
+            left.extend(names.map(|name| (name, PurgeRow::default())));
         }
         Ok(Objects {
             checked: wording::OBJECTS_OF_TENANT.to_owned(),
