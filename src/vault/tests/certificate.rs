@@ -38,7 +38,11 @@ impl<'a> Case<'a> {
         Self {
             bench,
             erasure: ErasureId::mint(bench.clock.now(), &*bench.rng).unwrap(),
-            row: ErasureRow::default(),
+            row: ErasureRow {
+                state: ErasureState::Effective.number(),
+                ground: ErasureGround::A17.into(),
+                ..ErasureRow::default()
+            },
         }
     }
 
