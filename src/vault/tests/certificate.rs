@@ -84,12 +84,13 @@ impl<'a> Case<'a> {
             ground: ErasureGround::A17.into(),
             reference: "case-7".to_owned(),
             due_micros: self.bench.clock.now().micros() + SECOND,
-            set_sha256: set,
+            set_sha256: set.clone(),
             records: ids.len() as u64,
             record_ids: ids.clone(),
             ..ErasureRequested::default()
         };
         self.row.record_ids = ids;
+        self.row.set_sha256 = set;
         self.row.target = target.into();
         let at = self
             .log(
