@@ -2,6 +2,7 @@
 
 mod adopt;
 mod apply;
+mod blinding;
 pub mod budget;
 mod descriptor;
 mod erasure;
@@ -17,6 +18,7 @@ mod open;
 mod page_token;
 mod payload;
 mod put;
+mod reblind;
 mod record;
 mod replay;
 mod requests;
@@ -55,6 +57,7 @@ pub use list::{ListPage, Order};
 pub use message::MessageSpec;
 pub use open::{OpenError, Opened, UploadSettings, VaultSettings};
 pub use put::{Closing, Draft, Put, PutSpec};
+pub use reblind::Reblinded;
 pub use record::Name;
 pub use replay::Replayed;
 pub use rotation::{KeyOperation, KeyState, KeyVersion, OperationState, OperationWork, RootEpoch};

@@ -28,7 +28,7 @@ pub(super) async fn put(
     put.finish(Closing::default()).await.unwrap()
 }
 
-async fn read(vault: &Arc<Vault>, record: crate::domain::ids::RecordId) -> Vec<u8> {
+pub(super) async fn read(vault: &Arc<Vault>, record: crate::domain::ids::RecordId) -> Vec<u8> {
     let all = ContentRange {
         offset: 0,
         limit: None,
