@@ -46,7 +46,8 @@ use crate::{
     ledger::outbox::Ledger,
 };
 
-pub use crate::keys::region::SigningKeyInfo;
+pub use crate::evidence::certificate::Stage as CertificateStage;
+pub use crate::keys::region::{SigningKeyInfo, SigningUse};
 pub use adopt::Orphans;
 pub use budget::Budget;
 pub use erasure::{Erasure, ErasureSpec, PendingDeletion, Preview};

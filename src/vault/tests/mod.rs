@@ -28,6 +28,7 @@ use crate::{
 
 use super::*;
 
+mod certificate;
 mod erasure;
 mod reblind;
 mod rotation;
