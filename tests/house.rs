@@ -13,8 +13,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &["domain"]),
     ("crypto", &["crypto", "domain"]),
     ("spool", &["spool", "crypto", "domain"]),
-    ("keys", &["keys", "crypto", "domain", "proto"]),
-    ("blob", &["blob", "crypto", "domain", "proto"]),
+    ("aws.rs", &[]),
+    ("keys", &["keys", "aws", "crypto", "domain", "proto"]),
+    ("blob", &["blob", "aws", "crypto", "domain", "proto"]),
     ("index", &["index", "domain"]),
     ("ledger", &["ledger", "blob", "index", "domain", "proto"]),
     ("access", &["access", "domain"]),
@@ -51,6 +52,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("aes_gcm::", &["crypto"]),
     ("ring::aead", &["crypto"]),
     ("aws_sdk_s3", &["blob/s3"]),
+    ("aws_sdk_kms", &["keys/aws_kms"]),
+    ("cryptoki", &["keys/pkcs11"]),
+    ("aws_config", &["aws.rs"]),
 ];
 
 #[test]

@@ -4,12 +4,19 @@
 //! epoch key -> region page slot -> tenant key -> tenant page slot -> DEK
 //! ```
 
+mod anchor;
+pub mod aws_kms;
 pub mod cache;
 pub mod file;
 pub mod gates;
+pub mod patient;
+pub mod pkcs11;
 pub mod provider;
 pub mod region;
+pub mod standing;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod suite;
 pub mod tenant;
 
 use std::{
@@ -38,6 +45,7 @@ use cache::{Cache, Leases};
 use gates::{Changes, Gate, Gates};
 use provider::ProviderError;
 use region::{EpochKeys, RegionKeys};
+use standing::Standing;
 use store::{KeyStore, KeyStoreError, Reserved, StoredPage, StoredTenantKey};
 use tenant::{NewTenant, NextVersion, TenantKeys};
 
@@ -65,6 +73,9 @@ pub enum KeyError {
     /// The root provider failed.
     #[error("the root provider failed")]
     Provider(#[from] ProviderError),
+    /// The root provider has not answered for longer than opened keys may serve without it.
+    #[error("the root provider has been silent for too long")]
+    RootSilent,
     /// The process ends.
     #[error("interrupted by the end of the process")]
     Interrupted,
@@ -154,6 +165,7 @@ pub struct Keys {
     leases: Leases,
     gates: Gates,
     changes: Changes,
+    standing: Standing,
 }
 
 impl Keys {
@@ -167,6 +179,7 @@ impl Keys {
         rng: Arc<dyn Rng>,
     ) -> Self {
         let cache = Cache::new(Arc::clone(&clock));
+        let standing = Standing::new(Arc::clone(&clock));
         Self {
             realm,
             region,
@@ -179,7 +192,18 @@ impl Keys {
             leases: Leases::default(),
             gates: Gates::default(),
             changes: Changes::default(),
+            standing,
         }
+    }
+
+    /// Whether what is open may still be used.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Whether an epoch is open with this key.
+    pub fn is_open_as(&self, epoch: u64, key: &crate::crypto::secret::EpochKey) -> bool {
+        self.epoch(epoch).is_ok_and(|open| open.is_of(key))
     }
 
     /// What needs a gate and must come to its end whatever becomes of its caller.
@@ -447,6 +471,7 @@ impl Keys {
     }
 
     async fn page(&self, tenant: &TenantId, page: &PageId) -> Result<Arc<PageState>, KeyError> {
+        self.standing.check()?;
         for _ in 0..LOOKS {
             let stored = self
                 .store
