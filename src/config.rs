@@ -2,6 +2,7 @@
 //!
 //! `callvault.example.toml` is the commented sample; every default is in it.
 
+mod root;
 mod s3;
 
 use std::{
@@ -22,6 +23,7 @@ use crate::{
     },
 };
 
+pub use root::{Root, RootAwsKms, RootFile, RootKind, RootPkcs11};
 pub use s3::{S3, S3Checksum};
 
 /// As long as one may live.
@@ -39,8 +41,8 @@ pub struct Config {
     pub ops_listen: Option<SocketAddr>,
     /// The index, spooled uploads and, in dev mode, the PKI.
     pub data: PathBuf,
-    /// The root keyring and the anchor: outside `data`, and never in a backup of it.
-    pub root: PathBuf,
+    /// Who holds the root keyring and the anchor: never what a backup of `data` holds.
+    pub root: Root,
     /// The region that this deployment serves.
     pub region: Region,
     /// The bucket.
@@ -255,13 +257,30 @@ pub enum LogFormat {
 pub struct Keys {
     /// Age at which a tenant's key is rotated by itself; 0 for never.
     pub rotate_after_days: u32,
+    /// How long content is read and stored after the root provider's last answer.
+    pub serve_without_root_seconds: u64,
 }
 
 impl Default for Keys {
     fn default() -> Self {
         Self {
             rotate_after_days: 90,
+            serve_without_root_seconds: 24 * 3_600,
         }
+    }
+}
+
+impl Keys {
+    /// How long content is read and stored after the root provider's last answer.
+    pub fn serve_without_root(&self) -> Duration {
+        Duration::from_secs(self.serve_without_root_seconds)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let seconds = self.serve_without_root_seconds;
+        // The provider is asked every minute: one lost answer must not stop a vault.
+        at_least_in("keys", "serve_without_root_seconds", seconds, 300)?;
+        at_most_in("keys", "serve_without_root_seconds", seconds, 7 * 24 * 3_600)
     }
 }
 
@@ -363,7 +382,7 @@ impl Config {
             listen,
             ops_listen: None,
             data: data.to_owned(),
-            root: root.into(),
+            root: Root::directory(root),
             region: Region {
                 name: "dev".to_owned(),
                 country: "MX".to_owned(),
@@ -417,6 +436,7 @@ impl Config {
         self.check_country()?;
         self.identities()?;
         self.limits.check()?;
+        self.keys.check()?;
         self.log.check()
     }
 
@@ -451,14 +471,18 @@ impl Config {
                 "must differ from listen, e.g. 127.0.0.1:7480",
             ));
         }
-        if self.root.starts_with(&self.data) {
+        self.root.check()?;
+        // Also one that is not in use: it may still hold the keys of what was sealed before.
+        let dir = self.root.file.as_ref().map(|file| file.dir.as_path());
+        let lies_in = |place: &Path| dir.is_some_and(|dir| dir.starts_with(place));
+        if lies_in(&self.data) {
             return Err(ConfigError::value(
                 "root",
                 "must lie outside data, so that a backup of data never holds the keys that open it",
             ));
         }
         match &self.store {
-            Store::Local(store) if self.root.starts_with(store) => {
+            Store::Local(store) if lies_in(store) => {
                 Err(ConfigError::value("root", "must lie outside store.local"))
             }
             Store::Local(_) => Ok(()),
