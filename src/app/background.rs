@@ -7,7 +7,9 @@ use tokio::{
     time::{self, Instant, Interval, MissedTickBehavior},
 };
 
-use crate::{server::Health, vault::Vault};
+use crate::{server::Health, telemetry, vault::Vault};
+
+use super::causes;
 
 /// After the start's own work.
 const FIRST_ORPHANS: Duration = Duration::from_secs(600);
@@ -15,6 +17,7 @@ const ORPHANS: Duration = Duration::from_secs(24 * 3_600);
 const REQUESTS: Duration = Duration::from_secs(3_600);
 const KEYS: Duration = Duration::from_secs(3_600);
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
+const ROOT: Duration = Duration::from_secs(60);
 const UPLOADS: Duration = Duration::from_secs(60);
 const HEALTH: Duration = Duration::from_secs(1);
 
@@ -29,12 +32,14 @@ impl Background {
         let requests = tokio::spawn(forget_requests(Arc::clone(vault)));
         let uploads = tokio::spawn(expire_uploads(Arc::clone(vault)));
         let keys = tokio::spawn(rotate_keys(Arc::clone(vault), rotate_after_days));
+        let root = tokio::spawn(watch_root(Arc::clone(vault)));
         let health = tokio::spawn(watch_health(Arc::clone(vault), health));
         Self(vec![
             orphans.abort_handle(),
             requests.abort_handle(),
             uploads.abort_handle(),
             keys.abort_handle(),
+            root.abort_handle(),
             health.abort_handle(),
         ])
     }
@@ -100,6 +105,29 @@ async fn rotate_keys(vault: Arc<Vault>, after_days: u32) {
     }
 }
 
+/// Asks the root's provider whether it is still there.
+async fn watch_root(vault: Arc<Vault>) {
+    let mut each_minute = every(Duration::ZERO, ROOT);
+    loop {
+        each_minute.tick().await;
+        let was_away = vault.warning().is_some();
+        match vault.check_root().await {
+            Ok(()) if was_away => tracing::info!("the root provider answers again"),
+            Ok(()) => {}
+            Err(error) => {
+                let silent_seconds = vault.root_silence().as_secs();
+                tracing::error!(
+                    %error,
+                    cause = error.source.as_deref().map(|cause| causes(cause)),
+                    silent_seconds,
+                    "the root provider does not give the key that is open; content is served until keys.serve_without_root_seconds"
+                );
+            }
+        }
+        metrics::gauge!(telemetry::ROOT_SILENCE).set(vault.root_silence().as_secs_f64());
+    }
+}
+
 /// Tells probes when the vault takes nothing in any more.
 async fn watch_health(vault: Arc<Vault>, health: Health) {
     let mut each_second = every(HEALTH, HEALTH);
@@ -107,6 +135,7 @@ async fn watch_health(vault: Arc<Vault>, health: Health) {
         each_second.tick().await;
         let lost = vault.health().err().map(|error| error.reason);
         health.suspend(lost).await;
+        health.warn(vault.warning());
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
 
 use super::*;
 
+mod root;
 mod rotation;
 
 struct Bench {
@@ -82,6 +83,16 @@ impl Bench {
     }
 
     async fn open_with(&self, index: &Arc<MemoryIndex>, memory_budget: u64) -> Opened {
+        let root = Arc::clone(&self.root) as _;
+        self.open_over(index, memory_budget, root).await.unwrap()
+    }
+
+    async fn open_over(
+        &self,
+        index: &Arc<MemoryIndex>,
+        memory_budget: u64,
+        root: Arc<dyn RootProvider>,
+    ) -> Result<Opened, OpenError> {
         let settings = VaultSettings {
             region: "mx-central".parse().unwrap(),
             country: "MX".into(),
@@ -99,12 +110,11 @@ impl Bench {
             settings,
             Arc::clone(&self.store),
             index,
-            Arc::clone(&self.root) as _,
+            root,
             Arc::clone(&self.clock) as _,
             Arc::clone(&self.rng),
         )
         .await
-        .unwrap()
     }
 }
 
