@@ -238,8 +238,11 @@ fn names(line: &str, library: &str) -> bool {
 
 fn test_names(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
+    // A suite's promises are functions that its macro makes a test of, for whoever is held to it.
+    let in_suite = path.components().any(|c| c.as_os_str() == "suite");
     let declared = |line: &str| {
         let line = line.trim_start();
+        let line = line.strip_prefix("pub ").filter(|_| in_suite).unwrap_or(line);
         let name = line
             .strip_prefix("async fn ")
             .or_else(|| line.strip_prefix("fn "))?;
