@@ -209,9 +209,10 @@ impl RootProvider for AwsKmsRoot {
                 .set_encryption_context(Some(keys::context(label)))
                 .send()
         });
-        let answer = answer.await.map_err(|refusal| match refusal.is_unauthentic() {
-            true => ProviderError::Corrupt,
-            false => refusal.into(),
+        let answer = answer.await.map_err(|refusal| match refusal {
+            refusal if refusal.is_unauthentic() => ProviderError::Corrupt,
+            refusal if refusal.is_missing() => ProviderError::NoSuchKey,
+            refusal => refusal.into(),
         })?;
         let opened = Zeroizing::new(answer.plaintext.map(Blob::into_inner).unwrap_or_default());
         EpochKey::from_slice(&opened).map_err(|_| ProviderError::Corrupt)

@@ -208,10 +208,8 @@ impl fmt::Display for Refusal {
 impl Error for Refusal {}
 
 impl From<Refusal> for ProviderError {
+    /// Missing is not destroyed: who asks for a key by its ARN says so; a key that was made a moment ago may be missing as well.
     fn from(refusal: Refusal) -> Self {
-        match refusal.is_missing() {
-            true => Self::NoSuchKey,
-            false => Self::unavailable(refusal),
-        }
+        Self::unavailable(refusal)
     }
 }
