@@ -175,6 +175,8 @@ mod tests {
         open.close().await;
         assert!(check_root(config).await.unwrap().contains(&id));
         fs::remove_dir_all(&config.data).unwrap();
+        // A bucket that is a directory is only looked for beside a data directory.
+        fs::create_dir(&config.data).unwrap();
         let (again, rebuilt) = Offline::rebuild(config).await.unwrap();
         assert!(rebuilt.leaves > 0 && rebuilt.broken.is_empty(), "{rebuilt:?}");
         assert_eq!(again.verify().await.unwrap().findings, vec![]);

@@ -60,11 +60,8 @@ fn beside_a_token(tests: &str) -> Option<Output> {
         .unwrap();
     assert!(made.status.success(), "{made:?}");
     let ran = Command::new(env::current_exe().unwrap())
-        .args([
-            "--ignored",
-            "--nocapture",
-            &format!("keys::pkcs11::tests::{tests}"),
-        ])
+        // One after the other: a login, and a module's faults, are a whole process's.
+        .args(["--ignored", "--nocapture", "--test-threads=1", tests])
         .env("SOFTHSM2_CONF", &configuration)
         .env("CALLVAULT_TEST_PIN", PIN)
         .output();

@@ -1,5 +1,10 @@
 //! A token, asked by one thread: reached, logged in to, asked, and reached again when it was away.
 
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     error::{Error, RvError},
@@ -300,7 +305,7 @@ impl Token {
     fn module(&mut self) -> Result<Pkcs11, Failure> {
         let module = match &self.module {
             Some(loaded) => loaded.clone(),
-            None => Pkcs11::new(&self.settings.module).map_err(|error| {
+            None => load(&self.settings.module).map_err(|error| {
                 refused(format!(
                     "the module {} cannot be loaded: {error}; correct root.pkcs11.module",
                     self.settings.module.display()
@@ -339,6 +344,18 @@ impl Token {
             ))),
         }
     }
+}
+
+/// A module, loaded once in a process, and never unloaded: few survive that.
+fn load(path: &Path) -> Result<Pkcs11, Error> {
+    static LOADED: Mutex<Vec<(PathBuf, Pkcs11)>> = Mutex::new(Vec::new());
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, module)) = loaded.iter().find(|(other, _)| other == path) {
+        return Ok(module.clone());
+    }
+    let module = Pkcs11::new(path)?;
+    loaded.push((path.to_owned(), module.clone()));
+    Ok(module)
 }
 
 /// An anchor on the token.
@@ -473,6 +490,9 @@ fn has_ended(error: &Error) -> bool {
                 | RvError::DeviceError
                 | RvError::TokenNotPresent
                 | RvError::SlotIdInvalid
+                // Said of anything, also of two that use a token at once; every job may be repeated.
+                | RvError::GeneralError
+                | RvError::FunctionFailed
                 // Objects have other handles after a restart.
                 | RvError::ObjectHandleInvalid
                 | RvError::KeyHandleInvalid,

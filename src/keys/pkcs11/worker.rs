@@ -17,11 +17,17 @@ use crate::keys::provider::ProviderError;
 
 use super::{Settings, token::Token};
 
+/// How long an owner waits for the thread's end.
+const GOODBYES: u32 = 100;
+const GOODBYE: Duration = Duration::from_millis(5);
+
 type Job = Box<dyn FnOnce(&mut Token) + Send>;
 
 /// Asks a token one thing after the other.
 pub(super) struct Worker {
-    jobs: mpsc::Sender<Job>,
+    /// `None` once there will be no more.
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: thread::JoinHandle<()>,
     /// Held until the thread is through with a job: a token that hangs is given no more of them.
     turn: Arc<Semaphore>,
     patience: Duration,
@@ -35,7 +41,7 @@ impl Worker {
     pub(super) fn start(settings: Settings) -> Result<Self, ProviderError> {
         let (jobs, to_do) = mpsc::channel::<Job>();
         let patience = settings.patience;
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("callvault-pkcs11".to_owned())
             .spawn(move || {
                 let mut token = Token::new(settings);
@@ -45,7 +51,8 @@ impl Worker {
             })
             .map_err(ProviderError::unavailable)?;
         Ok(Self {
-            jobs,
+            jobs: Some(jobs),
+            thread,
             turn: Arc::new(Semaphore::new(1)),
             patience,
         })
@@ -60,7 +67,7 @@ impl Worker {
         job: impl FnOnce(&mut Token) -> Result<T, ProviderError> + Send + 'static,
     ) -> Result<T, ProviderError> {
         let asked = async {
-            let ended = |_| ProviderError::unavailable("the token's thread has ended");
+            let ended = |()| ProviderError::unavailable("the token's thread has ended");
             let turn = Arc::clone(&self.turn).acquire_owned().await;
             let turn = turn.map_err(ProviderError::unavailable)?;
             let (answer, answered) = oneshot::channel();
@@ -70,10 +77,11 @@ impl Worker {
                 // Nobody may be waiting any more.
                 let _ = answer.send(result);
             });
-            self.jobs
-                .send(job)
-                .map_err(|_| ProviderError::unavailable("the token's thread has ended"))?;
-            answered.await.map_err(ended)?
+            let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
+            if !matches!(sent, Some(Ok(()))) {
+                return Err(ended(()));
+            }
+            answered.await.map_err(|_| ended(()))?
         };
         match time::timeout(self.patience, asked).await {
             Ok(answered) => answered,
@@ -81,6 +89,20 @@ impl Worker {
                 "the token did not answer within {} s",
                 self.patience.as_secs_f32()
             ))),
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// Waits a moment for the thread to close its session: modules do not survive a process that ends while they work. One that
+    /// hangs is left behind.
+    fn drop(&mut self) {
+        self.jobs = None;
+        for _ in 0..GOODBYES {
+            if self.thread.is_finished() {
+                return;
+            }
+            thread::sleep(GOODBYE);
         }
     }
 }
