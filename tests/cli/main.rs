@@ -4,6 +4,7 @@
 
 mod commands;
 mod crash;
+mod erasing;
 mod resume;
 mod support;
 mod vault;

@@ -3,6 +3,7 @@
 // Helpers are tests as well: what fails in them fails the test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod erasure;
 mod harness;
 mod keys;
 mod listing;
@@ -14,6 +15,7 @@ mod resuming;
 mod secrecy;
 mod sharing;
 mod streams;
+mod sweeping;
 mod tenants;
 mod updating;
 mod uploading;

@@ -2,6 +2,7 @@
 
 mod about;
 mod bench;
+mod erase;
 mod fields;
 mod get;
 mod json;
@@ -15,6 +16,8 @@ mod retention;
 mod root;
 mod show;
 mod slice;
+mod sweep;
+mod target;
 mod tenant;
 mod update;
 
@@ -54,6 +57,12 @@ pub(super) enum Command {
     /// List and turn the region's root epochs
     #[command(subcommand)]
     Root(root::Command),
+    /// Erase records, people and tenants, and follow what becomes of it
+    #[command(subcommand)]
+    Erase(erase::Command),
+    /// Make what was shredded final: no old copy opens it any more
+    #[command(subcommand)]
+    Sweep(sweep::Command),
     /// Load a running server and tell how it answered
     Bench(bench::Bench),
 }
@@ -150,6 +159,8 @@ async fn perform(command: Command) -> Result<(), CliError> {
         Command::Retention(command) => command.run().await,
         Command::Keys(command) => command.run().await,
         Command::Root(command) => command.run().await,
+        Command::Erase(command) => command.run().await,
+        Command::Sweep(command) => command.run().await,
         Command::Bench(command) => command.run().await,
     }
 }
