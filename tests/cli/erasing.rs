@@ -8,7 +8,8 @@ fn what_is_erased_is_gone_and_what_is_taken_back_is_there_again() {
     let _server = Server::start(&place.data());
     let (file, bytes) = place.file("call.bin", 300_000, 1);
     let call = place.put(&file, &["--tel", "+525512345678", "--external-id", "x-1"]);
-    let kept = place.put(&file, &["--conversation", "c-2"]);
+    let kept = place.json(&["put", &file, "--conversation", "c-2"]);
+    let kept = kept["record_id"].as_str().unwrap().to_owned();
     let message = ["message", "put", "--text", "Gracias", "--conversation", "c-1"];
     let message = place.json(&message)["record_id"].as_str().unwrap().to_owned();
 

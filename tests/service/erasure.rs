@@ -743,6 +743,45 @@ async fn after_its_grace_there_is_no_way_back() {
     expect_served(&world, &two).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_go_on_while_records_are_shredded() {
+    let world = World::start().await;
+    let mut made = Vec::new();
+    for _ in 0..60 {
+        made.push(put_message(&world, call("c-1", jane()), "").await.unwrap());
+    }
+    let (going, staying) = made.split_at(40);
+    let reader = world.client(Role::Reader).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let listing = tokio::spawn(async move {
+        let mut rounds = 0;
+        while !*stopped.borrow() || rounds == 0 {
+            let request = ListRecordsRequest {
+                tenant_id: TENANT.to_owned(),
+                ..Default::default()
+            };
+            let listed = reader.list_records(request).await.unwrap();
+            assert!(listed.records.len() >= 20);
+            rounds += 1;
+        }
+        rounds
+    });
+    let compliance = world.client(Role::Compliance).await;
+    for record in going {
+        let looked = preview(Target::ConversationId("c-1".to_owned()));
+        let looked = compliance.preview_erasure(looked);
+        let erased = compliance.request_erasure(asked(these(&[record])));
+        let (looked, erased) = tokio::join!(looked, erased);
+        assert!(looked.unwrap().record_count >= 20);
+        assert_eq!(erased.unwrap().state(), ErasureState::Effective);
+    }
+    stop.send(true).unwrap();
+    assert!(listing.await.unwrap() > 1);
+    for record in staying {
+        expect_served(&world, record).await;
+    }
+}
+
 // ---- what stands in the way ----
 
 #[tokio::test(flavor = "multi_thread")]
