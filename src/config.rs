@@ -249,18 +249,25 @@ pub enum LogFormat {
     Text,
 }
 
+/// Two weeks: with the longest grace, four.
+const LONGEST_SWEEP_HOURS: u32 = 14 * 24;
+
 /// The life of keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
     /// Age at which a tenant's key is rotated by itself; 0 for never.
     pub rotate_after_days: u32,
+    /// How often the region is swept when something was shredded: what makes it final. 1 to 336: with the longest grace of 14
+    /// days, what was asked for is final within 28 days of the month that the law gives (GDPR Art. 12(3)).
+    pub sweep_every_hours: u32,
 }
 
 impl Default for Keys {
     fn default() -> Self {
         Self {
             rotate_after_days: 90,
+            sweep_every_hours: 24,
         }
     }
 }
@@ -413,6 +420,7 @@ impl Config {
 
     fn checked_apart_from_tls(&self) -> Result<(), ConfigError> {
         self.check_places()?;
+        self.check_sweeps()?;
         self.region()?;
         self.check_country()?;
         self.identities()?;
@@ -442,6 +450,17 @@ impl Config {
             listed.push((listing.certificate.clone(), principal));
         }
         Listed::new(listed).map_err(|err: Repeated| ConfigError::value("principals", err.to_string()))
+    }
+
+    /// The longest grace, a sweep's interval and what the provider takes to destroy are 30 days at most.
+    fn check_sweeps(&self) -> Result<(), ConfigError> {
+        if (1..=LONGEST_SWEEP_HOURS).contains(&self.keys.sweep_every_hours) {
+            return Ok(());
+        }
+        Err(ConfigError::value(
+            "keys.sweep_every_hours",
+            format!("must be 1 to {LONGEST_SWEEP_HOURS}: erasures must be final within 30 days"),
+        ))
     }
 
     fn check_places(&self) -> Result<(), ConfigError> {

@@ -7,7 +7,7 @@ use tokio::{
     time::{self, Instant, Interval, MissedTickBehavior},
 };
 
-use crate::{server::Health, vault::Vault};
+use crate::{config, server::Health, vault::Vault};
 
 /// After the start's own work.
 const FIRST_ORPHANS: Duration = Duration::from_secs(600);
@@ -16,6 +16,8 @@ const REQUESTS: Duration = Duration::from_secs(3_600);
 const KEYS: Duration = Duration::from_secs(3_600);
 /// Erasures whose grace has passed, and epochs whose destruction was scheduled.
 const ERASURES: Duration = Duration::from_secs(60);
+/// After the start's own work; a server that is restarted every day must still sweep.
+const FIRST_SWEEP: Duration = Duration::from_secs(900);
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 const UPLOADS: Duration = Duration::from_secs(60);
 const HEALTH: Duration = Duration::from_secs(1);
@@ -26,11 +28,12 @@ pub(super) struct Background(Vec<AbortHandle>);
 
 impl Background {
     /// Runs them all.
-    pub(super) fn run(vault: &Arc<Vault>, health: Health, rotate_after_days: u32) -> Self {
+    pub(super) fn run(vault: &Arc<Vault>, health: Health, keys: &config::Keys) -> Self {
         let orphans = tokio::spawn(collect_orphans(Arc::clone(vault)));
         let requests = tokio::spawn(forget_requests(Arc::clone(vault)));
         let uploads = tokio::spawn(expire_uploads(Arc::clone(vault)));
-        let keys = tokio::spawn(rotate_keys(Arc::clone(vault), rotate_after_days));
+        let sweeps = tokio::spawn(sweep(Arc::clone(vault), keys.sweep_every_hours));
+        let keys = tokio::spawn(rotate_keys(Arc::clone(vault), keys.rotate_after_days));
         let erasures = tokio::spawn(carry_out_erasures(Arc::clone(vault)));
         let health = tokio::spawn(watch_health(Arc::clone(vault), health));
         Self(vec![
@@ -39,6 +42,7 @@ impl Background {
             uploads.abort_handle(),
             keys.abort_handle(),
             erasures.abort_handle(),
+            sweeps.abort_handle(),
             health.abort_handle(),
         ])
     }
@@ -114,6 +118,19 @@ async fn carry_out_erasures(vault: Arc<Vault>) {
         }
         if let Err(error) = vault.finish_scheduled().await {
             tracing::warn!(%error, "scheduled destructions were not looked at; tried again in a minute");
+        }
+    }
+}
+
+/// Makes final what was shredded, if anything was.
+async fn sweep(vault: Arc<Vault>, every_hours: u32) {
+    let period = Duration::from_secs(3_600 * u64::from(every_hours));
+    let mut ticks = every(FIRST_SWEEP.min(period), period);
+    loop {
+        ticks.tick().await;
+        match vault.sweep_if_due().await {
+            Ok(begun) => tracing::debug!(begun, "what was shredded was looked for"),
+            Err(error) => tracing::warn!(%error, "the region was not swept; tried again when it is due"),
         }
     }
 }

@@ -210,7 +210,7 @@ impl Started {
             ops,
             client_file,
             serving: tokio::spawn(server.run(grpc::routes(vault, streams))),
-            background: Background::run(vault, health, config.keys.rotate_after_days),
+            background: Background::run(vault, health, &config.keys),
             identify,
             drain,
         })

@@ -210,7 +210,7 @@ impl Vault {
         } else {
             self.purge_object(tenant, object, row.shared).await
         };
-        let expect = vec![Expect::Equals(key.clone(), value)];
+        let (expect, gone) = (vec![Expect::Equals(key.clone(), value)], key.clone());
         let reason = match done {
             Ok(true) => {
                 let done = Change {
@@ -221,7 +221,7 @@ impl Vault {
                 // Somebody asked once more: it is looked at again.
                 return match self.index.commit(done).await.map_err(Error::from) {
                     Ok(_) => Ok(true),
-                    Err(error) if error.kind == Kind::Conflict => Ok(false),
+                    Err(error) if error.kind == Kind::Conflict => Ok(self.index.get(&gone).await?.is_none()),
                     Err(error) => Err(error),
                 };
             }

@@ -51,6 +51,7 @@ use super::{
     states::{region_states, tenant_states},
 };
 
+const NOT_READ_BACK: &str = "NOT_READ_BACK";
 /// How often rows may change while they are about to be.
 const RACES: usize = 32;
 /// Versions destroyed, or erasures made final, in one transaction: two rows and a leaf each.
@@ -99,7 +100,7 @@ impl Vault {
             swept.key_versions = self.destroyed_versions(&swept.tenant).await?;
         }
         self.turn_root_epoch(operation).await?;
-        self.read_back(operation, from).await?;
+        self.read_back(operation, from).await.map_err(unreadable)?;
         let epochs = self.destroy_epochs(operation).await?;
         self.await_destruction(operation, &plan).await?;
         self.finish_destroyed(&epochs).await?;
@@ -203,7 +204,7 @@ impl Vault {
     }
 
     /// The region page that is being filled, and its first slot that nobody was given.
-    async fn first_unused(&self) -> Result<Option<(PageId, u16)>, Error> {
+    pub(in crate::vault) async fn first_unused(&self) -> Result<Option<(PageId, u16)>, Error> {
         let key = Key::Meta(apply::OPEN_REGION_PAGE);
         let Some(value) = self.index.get(&key).await? else {
             return Ok(None);
@@ -767,11 +768,21 @@ impl Vault {
 fn not_read_back(what: &'static str) -> Error {
     Error::new(
         Kind::Corrupt,
-        "NOT_READ_BACK",
+        NOT_READ_BACK,
         format!(
             "what the sweep wrote does not open when it is read back, so nothing was destroyed; check the bucket what={what}"
         ),
     )
+}
+
+/// What is damaged in the bucket is what this is about.
+fn unreadable(error: Error) -> Error {
+    match error.kind {
+        Kind::Corrupt if error.reason != NOT_READ_BACK => {
+            not_read_back("what was sealed again").because(error)
+        }
+        _ => error,
+    }
 }
 
 fn region_page(page: &RegionPageSealed) -> Result<(PageId, StoredPage), Error> {

@@ -28,7 +28,9 @@ use crate::{
 
 use super::*;
 
+mod erasure;
 mod rotation;
+mod sweep;
 
 struct Bench {
     _dir: tempfile::TempDir,
@@ -82,6 +84,20 @@ impl Bench {
     }
 
     async fn open_with(&self, index: &Arc<MemoryIndex>, memory_budget: u64) -> Opened {
+        let root: Arc<dyn RootProvider> = Arc::clone(&self.root) as _;
+        self.open_all(Arc::clone(index) as _, root, memory_budget).await
+    }
+
+    async fn open_over(&self, index: Arc<dyn Index>, root: Arc<dyn RootProvider>) -> Opened {
+        self.open_all(index, root, 256 << 20).await
+    }
+
+    async fn open_all(
+        &self,
+        index: Arc<dyn Index>,
+        root: Arc<dyn RootProvider>,
+        memory_budget: u64,
+    ) -> Opened {
         let settings = VaultSettings {
             region: "mx-central".parse().unwrap(),
             country: "MX".into(),
@@ -94,12 +110,11 @@ impl Bench {
                 Directory::open(&self._dir.path().join("spool")).unwrap(),
             )),
         };
-        let index: Arc<dyn Index> = Arc::clone(index) as _;
         Vault::open(
             settings,
             Arc::clone(&self.store),
             index,
-            Arc::clone(&self.root) as _,
+            root,
             Arc::clone(&self.clock) as _,
             Arc::clone(&self.rng),
         )

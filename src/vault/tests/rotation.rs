@@ -24,7 +24,7 @@ async fn put(vault: &Arc<Vault>, request: &str, content: &'static [u8]) -> crate
     put.finish(Closing::default()).await.unwrap()
 }
 
-async fn read(vault: &Arc<Vault>, record: crate::domain::ids::RecordId) -> Vec<u8> {
+pub(super) async fn read(vault: &Arc<Vault>, record: crate::domain::ids::RecordId) -> Vec<u8> {
     let all = ContentRange {
         offset: 0,
         limit: None,
@@ -41,7 +41,7 @@ async fn read(vault: &Arc<Vault>, record: crate::domain::ids::RecordId) -> Vec<u
     got
 }
 
-async fn ended(vault: &Vault, operation: &KeyOperation) -> KeyOperation {
+pub(super) async fn ended(vault: &Vault, operation: &KeyOperation) -> KeyOperation {
     loop {
         let now = vault.key_operation(&operation.id, |_| true).await.unwrap();
         if now.state != OperationState::Running {
@@ -57,7 +57,7 @@ async fn rotate(vault: &Vault) -> KeyOperation {
     ended(vault, &begun).await
 }
 
-async fn turn(vault: &Vault) -> KeyOperation {
+pub(super) async fn turn(vault: &Vault) -> KeyOperation {
     let begun = vault.rotate_root_epoch("keys", None).await.unwrap();
     ended(vault, &begun).await
 }
