@@ -29,15 +29,19 @@ pub(super) async fn ask(question: String) -> io::Result<String> {
     let (tell, told) = tokio::sync::oneshot::channel();
     // A thread of its own, which nobody waits for: one of the runtime's would keep an interrupted command from ending.
     std::thread::spawn(move || {
-        let mut line = String::new();
-        let answered = write!(io::stderr().lock(), "{question}")
-            .and_then(|()| io::stdin().read_line(&mut line))
-            .map(|_| line.trim().to_owned());
         // Nobody listens any more if the command was interrupted.
-        let _ = tell.send(answered);
+        let _ = tell.send(answer_to(&question));
     });
     told.await
         .unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into()))
+}
+
+fn answer_to(question: &str) -> io::Result<String> {
+    // Standard error is not held while somebody thinks: whoever interrupts is told so there.
+    write!(io::stderr().lock(), "{question}")?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    Ok(line.trim().to_owned())
 }
 
 /// Writes an error to standard error.
