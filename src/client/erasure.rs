@@ -1,12 +1,12 @@
-//! The calls of `ErasureService`.
+//! The calls of `ErasureService`, but for its certificates.
 
 use std::time::Duration;
 
 use super::{Client, ClientError, retry::request_id};
 use crate::proto::v1::{
-    CancelErasureRequest, CertificateStage, Erasure, GetCertificateRequest, GetCertificateResponse,
-    GetErasureRequest, GetErasureResponse, GetSweepRequest, ListErasuresRequest, ListErasuresResponse,
-    PreviewErasureRequest, PreviewErasureResponse, RequestErasureRequest, RunSweepRequest, Sweep, SweepState,
+    CancelErasureRequest, Erasure, GetErasureRequest, GetErasureResponse, GetSweepRequest,
+    ListErasuresRequest, ListErasuresResponse, PreviewErasureRequest, PreviewErasureResponse,
+    RequestErasureRequest, RunSweepRequest, Sweep, SweepState,
 };
 
 /// How often a sweep is asked after.
@@ -77,25 +77,6 @@ impl Client {
     ) -> Result<ListErasuresResponse, ClientError> {
         let list = || async { self.erasure_service().list_erasures(request.clone()).await };
         Ok(self.usual_patience().run(list).await?.into_inner())
-    }
-
-    /// The signed certificate of a stage of an erasure; of the last one that was reached when `stage` is `Unspecified`.
-    ///
-    /// # Errors
-    /// What the vault answered.
-    pub async fn get_certificate(
-        &self,
-        tenant_id: &str,
-        erasure_id: &str,
-        stage: CertificateStage,
-    ) -> Result<GetCertificateResponse, ClientError> {
-        let request = GetCertificateRequest {
-            tenant_id: tenant_id.to_owned(),
-            erasure_id: erasure_id.to_owned(),
-            stage: stage.into(),
-        };
-        let get = || async { self.erasure_service().get_certificate(request.clone()).await };
-        Ok(self.usual_patience().run(get).await?.into_inner())
     }
 
     /// Begins a sweep of the region; one that has not begun to work is returned instead.

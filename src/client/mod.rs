@@ -39,6 +39,7 @@
 //!
 //! It knows the generated code and the wire, and nothing of how a vault works inside.
 
+mod certificates;
 mod config;
 mod connect;
 mod content;

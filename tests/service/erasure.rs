@@ -48,6 +48,14 @@ fn named(ids: impl IntoIterator<Item = impl Into<String>>) -> Target {
     })
 }
 
+fn certificate_of(erasure: &str) -> GetCertificateRequest {
+    GetCertificateRequest {
+        tenant_id: TENANT.to_owned(),
+        erasure_id: erasure.to_owned(),
+        stage: CertificateStage::Unspecified.into(),
+    }
+}
+
 fn person(identifier: Identifier) -> SubjectIdentifier {
     SubjectIdentifier {
         identifier: Some(identifier),
@@ -180,7 +188,7 @@ async fn compliance_erases_and_nobody_who_reads_uploads_or_holds_keys() {
             tenant_id: TENANT.to_owned(),
             ..Default::default()
         };
-        let certificate = client.get_certificate(TENANT, NOBODY, CertificateStage::Unspecified);
+        let certificate = client.get_certificate(certificate_of(NOBODY));
         let answers = [
             client.preview_erasure(preview(named([NOBODY]))).await.err(),
             client.request_erasure(asked(named([NOBODY]))).await.err(),
@@ -236,7 +244,7 @@ async fn what_another_tenant_has_or_erased_does_not_exist() {
     request.tenant_id = OTHER.to_owned();
     let erased = compliance.request_erasure(request).await.unwrap();
     let answer = async |id: &str| {
-        let certificate = compliance.get_certificate(TENANT, id, CertificateStage::Unspecified);
+        let certificate = compliance.get_certificate(certificate_of(id));
         [
             compliance.get_erasure(TENANT, id).await.unwrap_err().to_string(),
             compliance
@@ -973,7 +981,7 @@ async fn every_malformed_field_of_an_erasure_is_named_and_nothing_is_erased() {
         ("../x", "erasure_id"),
         (&NOBODY[1..], "erasure_id"),
     ] {
-        let certificate = compliance.get_certificate(TENANT, id, CertificateStage::Unspecified);
+        let certificate = compliance.get_certificate(certificate_of(id));
         assert_eq!(
             why(compliance.get_erasure(TENANT, id).await),
             is("INVALID_FIELD", field)

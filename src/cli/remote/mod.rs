@@ -2,6 +2,7 @@
 
 mod about;
 mod bench;
+mod certificate;
 mod erase;
 mod fields;
 mod get;
@@ -63,6 +64,9 @@ pub(super) enum Command {
     /// Make what was shredded final: no old copy opens it any more
     #[command(subcommand)]
     Sweep(sweep::Command),
+    /// Fetch and check certificates of erasure
+    #[command(subcommand)]
+    Certificate(certificate::Command),
     /// Load a running server and tell how it answered
     Bench(bench::Bench),
 }
@@ -161,6 +165,7 @@ async fn perform(command: Command) -> Result<(), CliError> {
         Command::Root(command) => command.run().await,
         Command::Erase(command) => command.run().await,
         Command::Sweep(command) => command.run().await,
+        Command::Certificate(command) => command.run().await,
         Command::Bench(command) => command.run().await,
     }
 }
