@@ -61,7 +61,8 @@ pub fn search_traces(stage: Stage) -> &'static str {
             "the index has no rows of the records any more; in older copies of it, the tenant's index key still tells who spoke with whom"
         }
         Stage::Final => {
-            "the index key that old rows were blinded with is destroyed and surviving people have new numbers: old rows lead to nobody"
+            "the index key that old rows were blinded with is destroyed and surviving people have new numbers: no identifier leads to old rows; \
+             a copy of the index from before still shows which erased records shared a person or a conversation with records that survive"
         }
     }
 }
@@ -118,7 +119,8 @@ pub fn residual_copies(stage: Stage, dead: &str, pending: bool, providers: &[Str
         ),
         of(
             "backups of the index and of the data directory",
-            "not known to the vault",
+            "not known to the vault; they show times, sizes and kinds, and which erased records shared a person or a conversation with \
+             records that survive",
             keys,
             dead,
         ),

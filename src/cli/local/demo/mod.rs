@@ -1,6 +1,7 @@
 //! `demo`: everything, on a throw-away server: a call goes in, comes back, and the bucket alone rebuilds the rest.
 
 mod call;
+mod erasing;
 mod messages;
 mod process;
 mod resume;
