@@ -12,6 +12,7 @@ pub mod client;
 pub mod config;
 pub mod crypto;
 pub mod domain;
+pub mod evidence;
 pub mod grpc;
 pub mod index;
 pub mod keys;

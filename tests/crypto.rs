@@ -16,7 +16,7 @@ use callvault::{
         CryptoError, blind, context, kdf,
         page::PageState,
         rng::SystemRng,
-        secret::{ContentKey, Dek, EpochKey, IndexKey, RequestKey, RowMacKey, SlotKey, TenantKey},
+        secret::{ContentKey, Dek, EpochKey, IndexKey, RequestKey, RowMacKey, Secret, SlotKey, TenantKey},
         stream::{self, ExtentBuffer, ExtentOpener, TagsDigest, map_range},
     },
     domain::{clock::Timestamp, ids::*},
@@ -292,7 +292,7 @@ fn context_vectors_are_spelt_by_their_functions() {
 
 #[test]
 fn kdf_vectors_are_derived_by_their_functions() {
-    for vector in vectors("kdf", 9) {
+    for vector in vectors("kdf", 10) {
         let key = vector.key("key");
         let (dek, tenant, epoch) = (
             Dek::from_bytes(key),
@@ -312,6 +312,7 @@ fn kdf_vectors_are_derived_by_their_functions() {
             "tenant-keyring" => *kdf::tenant_keyring_key(&tenant).expose(),
             "region-page" => *kdf::region_page_key(&epoch).expose(),
             "region-keyring" => *kdf::region_keyring_key(&epoch).expose(),
+            "certificate-signing" => *kdf::certificate_seed(&Secret::from_bytes(key)).expose(),
             other => panic!("no function for the kdf vector={other}"),
         };
         assert_eq!(derived, vector.key("derived"), "vector={}", vector.name);

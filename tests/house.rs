@@ -17,11 +17,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("blob", &["blob", "crypto", "domain", "proto"]),
     ("index", &["index", "domain"]),
     ("ledger", &["ledger", "blob", "index", "domain", "proto"]),
+    ("evidence", &["evidence", "ledger", "domain", "proto"]),
     ("access", &["access", "domain"]),
     (
         "vault",
         &[
-            "vault", "ledger", "index", "blob", "keys", "spool", "crypto", "domain", "proto",
+            "vault", "evidence", "ledger", "index", "blob", "keys", "spool", "crypto", "domain", "proto",
         ],
     ),
     ("grpc", &["grpc", "vault", "access", "domain", "proto"]),

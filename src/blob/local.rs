@@ -128,6 +128,10 @@ impl fmt::Debug for LocalStore {
 
 #[async_trait]
 impl BlobStore for LocalStore {
+    fn kind(&self) -> &'static str {
+        "local"
+    }
+
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<ObjectVersion, StoreError> {
         let key = key.clone();
         self.run(move |store| store.write(&key, &body, Existing::Keep))

@@ -96,6 +96,10 @@ fn of_its_length(range: ByteRange, read: ObjectBytes) -> Result<ObjectBytes, Sto
 
 #[async_trait]
 impl<S: BlobStore + ?Sized> BlobStore for Patient<S> {
+    fn kind(&self) -> &'static str {
+        self.store.kind()
+    }
+
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<ObjectVersion, StoreError> {
         within(self.patience.call, self.store.put(key, body)).await
     }

@@ -172,6 +172,10 @@ impl S3Store {
 
 #[async_trait]
 impl BlobStore for S3Store {
+    fn kind(&self) -> &'static str {
+        "s3"
+    }
+
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<ObjectVersion, StoreError> {
         Ok(self.write(key, body).await?)
     }

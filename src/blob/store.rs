@@ -180,6 +180,11 @@ pub enum StoreError {
 /// as long as the store does; [`Patient`](super::patient::Patient) ends it.
 #[async_trait]
 pub trait BlobStore: Send + Sync + fmt::Debug {
+    /// Its kind, as certificates name it: "s3", "local".
+    fn kind(&self) -> &'static str {
+        "other"
+    }
+
     /// Writes one object and returns when it is durable. Nothing is overwritten: the key must be new.
     ///
     /// # Errors

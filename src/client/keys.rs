@@ -84,7 +84,7 @@ impl Client {
         Ok(self.usual_patience().run(list).await?.into_inner().root_epochs)
     }
 
-    /// The public keys that have signed the region's logs, oldest first.
+    /// The public keys that have signed the region's logs and certificates, oldest first.
     ///
     /// # Errors
     /// What the vault answered.

@@ -39,6 +39,7 @@
 //!
 //! It knows the generated code and the wire, and nothing of how a vault works inside.
 
+mod certificates;
 mod config;
 mod connect;
 mod content;
@@ -60,8 +61,8 @@ use tonic::{
 };
 
 use crate::proto::v1::{
-    key_service_client::KeyServiceClient, record_service_client::RecordServiceClient,
-    tenant_service_client::TenantServiceClient,
+    erasure_service_client::ErasureServiceClient, key_service_client::KeyServiceClient,
+    record_service_client::RecordServiceClient, tenant_service_client::TenantServiceClient,
 };
 
 pub use config::{ClientConfig, ClientFile, ConfigError, Identity};
@@ -150,6 +151,11 @@ impl Client {
 
     fn key_service(&self) -> KeyServiceClient<Declaring> {
         KeyServiceClient::with_interceptor(self.channel.clone(), self.declare())
+            .max_decoding_message_size(ANSWER_BYTES)
+    }
+
+    fn erasure_service(&self) -> ErasureServiceClient<Declaring> {
+        ErasureServiceClient::with_interceptor(self.channel.clone(), self.declare())
             .max_decoding_message_size(ANSWER_BYTES)
     }
 

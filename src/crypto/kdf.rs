@@ -11,10 +11,12 @@
 //! | tenant key | `callvault/v1/tenant-keyring` | key of the tenant's keyring |
 //! | epoch key | `callvault/v1/region-page` | key of the region's page states |
 //! | epoch key | `callvault/v1/region-keyring` | key of the region's keyring |
+//! | signing seed | `callvault/v1/certificate-signing` | seed of the key that signs certificates |
 //! | content key | the extent's associated data; salt from its header | key of one extent |
 //!
 //! Everything is HKDF-SHA256 with 32 bytes of output; the label is `info` as it stands, the salt is empty but for extents.
-//! No key is used for two things, and none that is derived from is used itself.
+//! No key is used for two things, and none that is derived from is used itself, but for the signing seed: Ed25519 hashes it
+//! before it signs (RFC 8032), so what signs checkpoints is as far from it as what is derived here.
 
 use ring::hmac;
 use subtle::ConstantTimeEq;
@@ -33,6 +35,7 @@ const TENANT_PAGE: &str = "callvault/v1/tenant-page";
 const TENANT_KEYRING: &str = "callvault/v1/tenant-keyring";
 const REGION_PAGE: &str = "callvault/v1/region-page";
 const REGION_KEYRING: &str = "callvault/v1/region-keyring";
+const CERTIFICATE_SIGNING: &str = "callvault/v1/certificate-signing";
 
 /// What a record's DEK opens.
 #[derive(Debug)]
@@ -97,6 +100,11 @@ pub fn region_page_key(key: &EpochKey) -> Secret<32> {
 /// Key that seals a region's keyring.
 pub fn region_keyring_key(key: &EpochKey) -> Secret<32> {
     labelled(key.expose(), REGION_KEYRING)
+}
+
+/// Seed of the key that signs certificates, from that of the key that signs logs.
+pub fn certificate_seed(signing_seed: &Secret<32>) -> Secret<32> {
+    labelled(signing_seed.expose(), CERTIFICATE_SIGNING)
 }
 
 /// Key of one extent: `salt` from its header, `aad` its associated data.
@@ -210,8 +218,9 @@ mod tests {
             *tenant_keyring_key(&tenant).expose(),
             *region_page_key(&epoch).expose(),
             *region_keyring_key(&epoch).expose(),
+            *certificate_seed(&Secret::from_bytes([5; 32])).expose(),
         ]);
-        assert_eq!(derived.len(), 10);
+        assert_eq!(derived.len(), 11);
     }
 
     #[test]

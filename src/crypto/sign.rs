@@ -50,6 +50,11 @@ pub fn kid(public: &[u8; 32]) -> String {
     hex::encode(&sha256(public)[..8])
 }
 
+/// Name of a public key that signs certificates: it is never taken for one that signs logs.
+pub fn certificate_kid(public: &[u8; 32]) -> String {
+    format!("cert-{}", kid(public))
+}
+
 /// Verifies a signature.
 ///
 /// # Errors

@@ -422,17 +422,18 @@ mod tests {
     /// One row per role, one column per action, in the order of `Action::ALL`.
     const TABLE: &[(&str, &str)] = &[
         //   recording put read, message put batch get batch, record get list update | tenant create get list update | class create list |
-        //   key list rotate destroy, root rotate list, signing list, operation get list
-        ("uploader", "x.xx......x...x........"),
-        ("reader", ".x..xxxx..............."),
-        ("agent", ".x..xxxx..............."),
-        ("supervisor", ".x..xxxxx.............."),
-        ("tenant-admin", ".........xxxxxx........"),
-        ("key-admin", "..........xx...xxxxxxxx"),
-        ("compliance", "......xxx.xx..x........"),
-        ("dpo", "......xxx.xx..x........"),
-        ("auditor", "..........xx..xx...xxxx"),
-        ("support", "......................."),
+        //   key list rotate destroy, root rotate list, signing list, operation get list |
+        //   erasure preview request cancel get list, certificate get, sweep run get
+        ("uploader", "x.xx......x...x................"),
+        ("reader", ".x..xxxx......................."),
+        ("agent", ".x..xxxx......................."),
+        ("supervisor", ".x..xxxxx......................"),
+        ("tenant-admin", ".........xxxxxx................"),
+        ("key-admin", "..........xx...xxxxxxxx......xx"),
+        ("compliance", "......xxx.xx..x.....x..xxxxxxxx"),
+        ("dpo", "......xxx.xx..x.....x..x..xxx.x"),
+        ("auditor", "..........xx..xx...xxxx...xxx.x"),
+        ("support", "..............................."),
     ];
 
     #[test]

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Caller, convert,
     convert::{Path, optional, required},
+    erasure::certificate::get_certificate,
     gate, page,
 };
 use crate::{
@@ -129,9 +130,8 @@ impl ErasureService for ErasureApi {
         let caller = gate::may_call(&request, Action::GetCertificate)?;
         let asked = request.into_inner();
         let tenant = gate::in_scope(&caller, Action::GetCertificate, &asked.tenant_id, &TENANT)?;
-        let id: ErasureId = required(&asked.erasure_id, &ERASURE)?;
-        self.vault.erasure(&tenant, &id).await?;
-        Err(Status::unimplemented("certificates"))
+        let answer = get_certificate(&self.vault, &tenant, &asked).await?;
+        Ok(Response::new(answer))
     }
 
     async fn run_sweep(

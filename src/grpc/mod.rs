@@ -17,6 +17,7 @@ use crate::{
 pub mod codec;
 mod convert;
 mod download;
+mod erasure;
 mod erasure_service;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;

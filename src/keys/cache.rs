@@ -17,7 +17,10 @@ use crate::{
     },
 };
 
-use super::{store::Reserved, tenant::TenantKeys};
+use super::{
+    store::{Reserved, StoredKeyring},
+    tenant::TenantKeys,
+};
 
 /// How long an unwrapped key may live in memory, 60 s: a sweep waits this long before it destroys an epoch.
 pub const TTL_MICROS: i64 = 60 * 1_000_000;
@@ -42,8 +45,8 @@ impl Cache {
         }
     }
 
-    pub(super) fn tenant(&self, tenant: &TenantId, version: u64) -> Option<Arc<TenantKeys>> {
-        self.tenants.get(tenant).filter(|keys| keys.version() == version)
+    pub(super) fn tenant(&self, tenant: &TenantId, stored: &StoredKeyring) -> Option<Arc<TenantKeys>> {
+        self.tenants.get(tenant).filter(|keys| keys.are(stored))
     }
 
     pub(super) fn put_tenant(&self, tenant: &TenantId, keys: Arc<TenantKeys>) {

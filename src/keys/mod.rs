@@ -27,7 +27,7 @@ use crate::{
     crypto::{
         CryptoError,
         page::{PageState, SLOTS},
-        secret::SlotKey,
+        secret::{SlotKey, TenantKey},
     },
     domain::{
         clock::{Clock, Rng, RngFailed},
@@ -40,8 +40,8 @@ use gates::{Changes, Gate, Gates};
 use pending::{Pending, Reservation};
 use provider::ProviderError;
 use region::{EpochKeys, RegionKeys};
-use store::{KeyStore, KeyStoreError, Reserved, StoredPage, StoredTenantKey};
-use tenant::{NewTenant, NextVersion, TenantKeys};
+use store::{KeyStore, KeyStoreError, Reserved, StoredKeyring, StoredPage, StoredTenantKey};
+use tenant::{NewTenant, NextIndexKey, NextVersion, StagedKeyring, TenantKeys};
 
 /// Slots taken from a page in one durable step, at least.
 const LEASE_SLOTS: u16 = 64;
@@ -64,6 +64,9 @@ pub enum KeyError {
     /// Stored key material failed authentication.
     #[error("key material failed authentication what={0}")]
     Corrupt(&'static str),
+    /// The index key that was to take over is not the one that is staged.
+    #[error("the staged index key is another one or none")]
+    Superseded,
     /// The root provider failed.
     #[error("the root provider failed")]
     Provider(#[from] ProviderError),
@@ -269,11 +272,33 @@ impl Keys {
     /// The next version of a tenant's key, without storing it. Takes one slot of a region page.
     ///
     /// # Errors
-    /// As [`Self::new_tenant`].
-    pub async fn next_version(&self, tenant: &TenantId) -> Result<NextVersion, KeyError> {
+    /// As [`Self::new_tenant`]; [`KeyError::Superseded`] if the index key that is to take over is not staged any more.
+    pub async fn next_version(
+        &self,
+        tenant: &TenantId,
+        index_key: NextIndexKey,
+    ) -> Result<NextVersion, KeyError> {
         let (slot, reserved) = self.fresh_region_slot().await?;
         let current = self.tenant(tenant).await?;
-        NextVersion::generate(&self.realm, tenant, &current, &slot, reserved, &*self.rng)
+        NextVersion::generate(
+            &self.realm,
+            tenant,
+            &current,
+            &slot,
+            reserved,
+            index_key,
+            &*self.rng,
+        )
+    }
+
+    /// A tenant's keyring with a new index key beside the current one, without storing it. The caller holds the tenant's gate.
+    ///
+    /// # Errors
+    /// As [`Self::tenant`].
+    pub async fn stage_index_key(&self, tenant: &TenantId) -> Result<StagedKeyring, KeyError> {
+        let stored = self.stored_keyring(tenant).await?;
+        let (key, current) = self.open_keyring(tenant, &stored).await?;
+        StagedKeyring::generate(&self.realm, tenant, &key, &current, &*self.rng)
     }
 
     /// A tenant's page without the keys of some slots, as its next generation.
@@ -407,29 +432,34 @@ impl Keys {
     /// # Errors
     /// [`KeyError::Unknown`] if there is no such tenant; [`KeyError::Corrupt`] if its rows do not authenticate.
     pub async fn tenant(&self, tenant: &TenantId) -> Result<Arc<TenantKeys>, KeyError> {
-        let stored = self
-            .store
-            .tenant_keyring(tenant)
-            .await?
-            .ok_or(KeyError::Unknown("tenant"))?;
-        if let Some(keys) = self.cache.tenant(tenant, stored.key_version) {
+        let stored = self.stored_keyring(tenant).await?;
+        if let Some(keys) = self.cache.tenant(tenant, &stored) {
             return Ok(keys);
         }
+        let (_, keys) = self.open_keyring(tenant, &stored).await?;
+        let keys = Arc::new(keys);
+        self.cache.put_tenant(tenant, Arc::clone(&keys));
+        Ok(keys)
+    }
+
+    async fn stored_keyring(&self, tenant: &TenantId) -> Result<StoredKeyring, KeyError> {
+        let stored = self.store.tenant_keyring(tenant).await?;
+        stored.ok_or(KeyError::Unknown("tenant"))
+    }
+
+    async fn open_keyring(
+        &self,
+        tenant: &TenantId,
+        stored: &StoredKeyring,
+    ) -> Result<(TenantKey, TenantKeys), KeyError> {
         let wrapped = self
             .store
             .tenant_key(tenant, stored.key_version)
             .await?
             .ok_or(KeyError::Unknown("tenant key"))?;
         let key = self.open_tenant_key(tenant, &wrapped).await?;
-        let keys = Arc::new(TenantKeys::open(
-            &self.realm,
-            tenant,
-            stored.key_version,
-            &key,
-            &stored.sealed,
-        )?);
-        self.cache.put_tenant(tenant, Arc::clone(&keys));
-        Ok(keys)
+        let keys = TenantKeys::open(&self.realm, tenant, stored.key_version, &key, &stored.sealed)?;
+        Ok((key, keys))
     }
 
     /// A slot of the page that this class and month (yyyymm) are filling; begins a page when there is none or it is full.
@@ -527,7 +557,7 @@ impl Keys {
         &self,
         tenant: &TenantId,
         wrapped: &StoredTenantKey,
-    ) -> Result<crate::crypto::secret::TenantKey, KeyError> {
+    ) -> Result<TenantKey, KeyError> {
         let slot = self.region_page(&wrapped.region_page).await?;
         let slot_key = slot
             .slot_key(wrapped.slot)

@@ -7,7 +7,7 @@ use crate::{
         aead, context, kdf,
         page::PageState,
         secret::{EpochKey, RowMacKey, Secret, SecretBytes},
-        sign::SigningKey,
+        sign::{self, SigningKey},
     },
     domain::{
         clock::{Rng, Timestamp},
@@ -22,6 +22,7 @@ use super::{KeyError, Realm, fresh_page, resealed, store::StoredPage};
 #[derive(Debug)]
 pub struct RegionKeys {
     signing: SigningKey,
+    certificate_signing: SigningKey,
     signing_keys: Vec<SigningKeyInfo>,
     row_mac: RowMacKey,
     manifest_sha256: [u8; 32],
@@ -29,9 +30,20 @@ pub struct RegionKeys {
     keyring: SecretBytes,
 }
 
-/// A key that signs checkpoints, as everybody may know it.
+/// What a key signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SigningUse {
+    /// Checkpoints of logs.
+    LogCheckpoint,
+    /// Certificates.
+    Certificate,
+}
+
+/// A key that signs, as everybody may know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SigningKeyInfo {
+    /// What it signs.
+    pub signing_use: SigningUse,
     /// Its name in signatures.
     pub kid: String,
     /// Ed25519.
@@ -107,20 +119,35 @@ impl RegionKeys {
     fn from_keyring(encoded: SecretBytes) -> Result<Self, KeyError> {
         let corrupt = || KeyError::Corrupt("region keyring");
         let keyring = storage::RegionKeyring::decode(encoded.expose()).map_err(|_| corrupt())?;
-        let open = |key: &storage::SigningKey| {
+        let open = |key: &storage::SigningKey| -> Result<_, KeyError> {
             let seed = Secret::<32>::from_slice(&key.seed).map_err(|_| corrupt())?;
-            SigningKey::from_seed(&seed).map_err(|_| corrupt())
+            let pair = |seed: &Secret<32>| SigningKey::from_seed(seed).map_err(|_| corrupt());
+            Ok((pair(&seed)?, pair(&kdf::certificate_seed(&seed))?))
         };
-        let mut signing_keys = Vec::with_capacity(keyring.signing_keys.len());
+        let mut signing_keys = Vec::with_capacity(2 * keyring.signing_keys.len());
+        let mut last = None;
         for key in &keyring.signing_keys {
+            let (log, certificate) = open(key)?;
+            let created = Timestamp(key.created_micros);
+            // The last of all is the one that signs logs, as it was before there were certificates.
             signing_keys.push(SigningKeyInfo {
-                kid: key.kid.clone(),
-                public_key: open(key)?.public_key(),
-                created: Timestamp(key.created_micros),
+                signing_use: SigningUse::Certificate,
+                kid: sign::certificate_kid(&certificate.public_key()),
+                public_key: certificate.public_key(),
+                created,
             });
+            signing_keys.push(SigningKeyInfo {
+                signing_use: SigningUse::LogCheckpoint,
+                kid: key.kid.clone(),
+                public_key: log.public_key(),
+                created,
+            });
+            last = Some((log, certificate));
         }
+        let (signing, certificate_signing) = last.ok_or_else(corrupt)?;
         Ok(Self {
-            signing: open(keyring.signing_keys.last().ok_or_else(corrupt)?)?,
+            signing,
+            certificate_signing,
             signing_keys,
             row_mac: RowMacKey::from_slice(&keyring.row_mac_key).map_err(|_| corrupt())?,
             manifest_sha256: keyring.manifest_sha256[..].try_into().map_err(|_| corrupt())?,
@@ -133,7 +160,12 @@ impl RegionKeys {
         &self.signing
     }
 
-    /// Every key that has signed checkpoints, oldest first; the last one does.
+    /// What signs certificates: derived from the seed of what signs checkpoints.
+    pub fn certificate_signing(&self) -> &SigningKey {
+        &self.certificate_signing
+    }
+
+    /// Every key that has signed checkpoints or certificates, oldest first; of each use the last one does.
     pub fn signing_keys(&self) -> &[SigningKeyInfo] {
         &self.signing_keys
     }

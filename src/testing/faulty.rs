@@ -273,6 +273,10 @@ where
 
 #[async_trait]
 impl<S: BlobStore> BlobStore for FaultyStore<S> {
+    fn kind(&self) -> &'static str {
+        self.store.kind()
+    }
+
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<ObjectVersion, StoreError> {
         self.plain(Operation::Put, key.as_str(), body.len(), || {
             self.store.put(key, body.clone())

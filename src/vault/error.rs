@@ -143,6 +143,12 @@ impl From<KeyError> for Error {
                 "keys cannot be read or written now; try again",
             )
             .because(error),
+            KeyError::Superseded => Self::new(
+                Kind::Conflict,
+                "CONFLICT",
+                "it was changed meanwhile; read it again and retry",
+            )
+            .because(error),
             KeyError::Interrupted => {
                 Self::new(Kind::Unavailable, "INTERRUPTED", "the vault is ending; try again").because(error)
             }

@@ -9,6 +9,7 @@ use crate::{
         record::{Query, Record},
     },
     index::{Key, Range, Scan, key::Number},
+    keys::tenant::TenantKeys,
 };
 
 use super::{Error, Vault, page_token, record::may_see, terms};
@@ -62,12 +63,41 @@ impl Vault {
     ) -> Result<ListPage, Error> {
         let _turn = self.turn(tenant).await?;
         self.active_tenant(tenant).await?;
+        loop {
+            let keys = self.keys.tenant(tenant).await?;
+            let page = self
+                .page_under(&keys, tenant, query, order, size, token, purpose)
+                .await?;
+            // What the old index key led to is deleted after another took over: the page may lack it.
+            if self.is_blinded_by(tenant, &keys).await? {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Whether these keys still blind what is looked up.
+    pub(super) async fn is_blinded_by(&self, tenant: &TenantId, keys: &TenantKeys) -> Result<bool, Error> {
+        let now = self.keys.tenant(tenant).await?;
+        Ok(now.blinding().0 == keys.blinding().0)
+    }
+
+    #[allow(clippy::too_many_arguments)] // all of what the caller asked
+    async fn page_under(
+        &self,
+        keys: &TenantKeys,
+        tenant: &TenantId,
+        query: &Query,
+        order: Order,
+        size: usize,
+        token: Option<&str>,
+        purpose: Purpose,
+    ) -> Result<ListPage, Error> {
         let mac_key = self.keys.region().row_mac();
         let stated = state_query(tenant, query, order);
         let after = token
             .map(|token| page_token::open(mac_key, token, &stated))
             .transpose()?;
-        let Some(through) = self.narrowest(tenant, query).await? else {
+        let Some(through) = self.narrowest(keys, tenant, query).await? else {
             return Ok(ListPage {
                 records: Vec::new(),
                 next: None,
@@ -121,11 +151,15 @@ impl Vault {
     }
 
     /// The index to read, or `None` if the query names somebody that nobody knows.
-    async fn narrowest(&self, tenant: &TenantId, query: &Query) -> Result<Option<Through>, Error> {
+    async fn narrowest(
+        &self,
+        keys: &TenantKeys,
+        tenant: &TenantId,
+        query: &Query,
+    ) -> Result<Option<Through>, Error> {
         if let Some(source) = query.derived_from {
             return Ok(Some(Through::Source(source)));
         }
-        let keys = self.keys.tenant(tenant).await?;
         let key = keys.index_key();
         let (blind, through): (_, fn(Number) -> Through) = if let Some(subject) = &query.subject {
             (terms::subject(key, subject), Through::Subject)

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod apply;
+mod blinding;
 pub mod budget;
 mod descriptor;
 mod erasure;
@@ -17,6 +18,7 @@ mod open;
 mod page_token;
 mod payload;
 mod put;
+mod reblind;
 mod record;
 mod replay;
 mod requests;
@@ -44,7 +46,8 @@ use crate::{
     ledger::outbox::Ledger,
 };
 
-pub use crate::keys::region::SigningKeyInfo;
+pub use crate::evidence::certificate::Stage as CertificateStage;
+pub use crate::keys::region::{SigningKeyInfo, SigningUse};
 pub use adopt::Orphans;
 pub use budget::Budget;
 pub use erasure::{Erasure, ErasureSpec, PendingDeletion, Preview};
@@ -54,6 +57,7 @@ pub use list::{ListPage, Order};
 pub use message::MessageSpec;
 pub use open::{OpenError, Opened, UploadSettings, VaultSettings};
 pub use put::{Closing, Draft, Put, PutSpec};
+pub use reblind::Reblinded;
 pub use record::Name;
 pub use replay::Replayed;
 pub use rotation::{KeyOperation, KeyState, KeyVersion, OperationState, OperationWork, RootEpoch};

@@ -114,10 +114,15 @@ impl Vault {
     }
 
     async fn by_external_id(&self, tenant: &TenantId, id: &ExternalId) -> Result<Option<RecordId>, Error> {
-        let keys = self.keys.tenant(tenant).await?;
-        let key = Key::External(tenant.clone(), terms::external(keys.index_key(), id));
-        let Some(value) = self.index.get(&key).await? else {
-            return Ok(None);
+        let (key, value) = loop {
+            let keys = self.keys.tenant(tenant).await?;
+            let key = Key::External(tenant.clone(), terms::external(keys.index_key(), id));
+            if let Some(value) = self.index.get(&key).await? {
+                break (key, value);
+            }
+            if self.is_blinded_by(tenant, &keys).await? {
+                return Ok(None);
+            }
         };
         let row: ExternalRow = self.rows.open(&key, &value)?;
         RecordId::from_slice(&row.record_id)

@@ -154,6 +154,7 @@ pub(super) async fn catch_up(
     for (_, reader, from) in &behind {
         replay.corrections(reader, *from).await?;
     }
+    vault.blind_anew().await?;
     for (tenant, gone) in &replay.gone {
         vault.forget_found_by(tenant, gone).await?;
     }
@@ -437,6 +438,9 @@ impl<'a> Replay<'a> {
             (Scope::Tenant(tenant), Some(Body::TenantKeyRotated(body))) => {
                 vault.replay_rotation(tenant, &body, &leaf.actor, at).await?
             }
+            (Scope::Tenant(tenant), Some(Body::IndexKeyStaged(body))) => {
+                vault.replay_staging(tenant, &body).await?
+            }
             (Scope::Tenant(tenant), Some(Body::TenantKeyDestroyed(body))) => {
                 let (key, _) = vault.key_row(tenant, body.version).await?;
                 let row = apply::tenant_key_destroyed(&vault.rows, tenant, body.version, key, at);
@@ -718,6 +722,7 @@ impl Vault {
         let (retired, _) = self.key_row(tenant, before.current_key_version).await?;
         let mut rows =
             apply::tenant_key_rotated(&self.rows, tenant, before, retired, body, at).ok_or_else(corrupt)?;
+        rows.extend(self.blinding_rotated(tenant, body).await?);
         let version = body.key.as_ref().map_or(0, |key| key.version);
         rows.extend(
             self.replayed_operation(&body.operation_id, version, actor, at)

@@ -8,21 +8,29 @@ use crate::{
         ids::{RecordId, RequestId, TenantId},
         record::{Descriptor, Record, State},
     },
-    index::{Change, Expect, Key, Row, Scope},
-    ledger::{leaf, outbox::Until},
+    index::{Change, Expect, IndexError, Key, Row, Scope},
+    ledger::{
+        leaf,
+        outbox::{LedgerError, Until},
+    },
     proto::storage::{RecordRow, RecordUpdated, state_leaf::Body},
 };
 
 use prost::Message;
 
 use super::{
-    Error, Vault, descriptor,
+    Error, Vault,
+    blinding::fence,
+    descriptor,
     payload::name_payload,
     record::{Located, Name},
     requests::tag_request,
     tenant::etag_conflict,
     terms::{self, Terms},
 };
+
+/// How often a race for what a record is found by is run again.
+const RACES: usize = 32;
 
 /// Descriptor fields that replace a record's, and which of them do.
 #[derive(Clone, Debug)]
@@ -99,26 +107,46 @@ impl Vault {
             descriptor_version: version,
             descriptor: Some(payload),
         };
-        let mut change = self
-            .update_rows(&located, &before.descriptor, &after, version, sealed, now)
-            .await?;
-        change.put.extend(
-            tag.as_ref()
-                .map(|tag| self.request_row(&spec.tenant, tag, Some(&spec.record), now)),
-        );
-        change.leaves.push(leaf::draft_for_request(
-            Scope::Tenant(spec.tenant.clone()),
-            &spec.actor,
-            now,
-            tag.as_ref(),
-            Body::RecordUpdated(body),
-        ));
-        self.commit_long(change, Until::Shipped).await?;
+        let mut races = 0;
+        loop {
+            let mut change = self
+                .update_rows(&located, &before.descriptor, &after, version, sealed.clone(), now)
+                .await?;
+            change.put.extend(
+                tag.as_ref()
+                    .map(|tag| self.request_row(&spec.tenant, tag, Some(&spec.record), now)),
+            );
+            change.leaves.push(leaf::draft_for_request(
+                Scope::Tenant(spec.tenant.clone()),
+                &spec.actor,
+                now,
+                tag.as_ref(),
+                Body::RecordUpdated(body.clone()),
+            ));
+            match self.commit_long(change, Until::Shipped).await {
+                // Not the record has changed, but what it is found by.
+                Err(LedgerError::Index(IndexError::Expectation(_)))
+                    if races < RACES && self.is_still(&located).await? =>
+                {
+                    races += 1;
+                }
+                done => {
+                    done?;
+                    break;
+                }
+            }
+        }
         let located = self
             .locate(&spec.tenant, &name)
             .await?
             .ok_or_else(Error::not_found)?;
         Ok(self.open_record(&located).await?.0)
+    }
+
+    /// Whether a record's row is what it was.
+    async fn is_still(&self, located: &Located) -> Result<bool, Error> {
+        let key = Key::Record(located.tenant.clone(), located.id);
+        Ok(self.index.get(&key).await?.as_ref() == Some(&located.value))
     }
 
     /// The rows of a record whose descriptor changed, and what must hold for them.
@@ -133,12 +161,9 @@ impl Vault {
     ) -> Result<Change, Error> {
         let (tenant, id) = (&located.tenant, &located.id);
         let keys = self.keys.tenant(tenant).await?;
-        let (old, new) = (
-            Terms::of(keys.index_key(), before),
-            Terms::of(keys.index_key(), after),
-        );
+        let (old, new) = (Terms::of(&keys, before), Terms::of(&keys, after));
         let all = old.numbered().union(&new.numbered()).copied().collect();
-        let numbers = terms::numbers(&*self.index, &self.rows, &*self.rng, tenant, &all).await?;
+        let numbers = terms::numbers(&*self.index, &self.rows, &*self.rng, tenant, &keys, &all).await?;
         let (old, new) = (old.keys(tenant, id, &numbers), new.keys(tenant, id, &numbers));
         let record = Key::Record(tenant.clone(), *id);
         let row = RecordRow {
@@ -155,7 +180,8 @@ impl Vault {
             ..Change::default()
         };
         change.expect.extend(numbers.expectations());
-        change.put.extend(numbers.minted.into_values());
+        change.expect.push(fence(&self.rows, tenant, &keys));
+        change.put.extend(numbers.into_minted());
         let found_by = new.into_iter().filter(|key| !old.contains(key));
         change.put.extend(found_by.map(|key| Row {
             key,

@@ -468,11 +468,11 @@ impl Vault {
     async fn verify_found_by(&self, record: &Record) -> Result<(), Error> {
         let (tenant, id) = (&record.tenant, &record.id);
         let keys = self.keys.tenant(tenant).await?;
-        let terms = Terms::of(keys.index_key(), &record.descriptor);
-        let numbers = terms::numbers(&*self.index, &self.rows, &*self.rng, tenant, &terms.numbered()).await?;
+        let terms = Terms::current(&keys, &record.descriptor);
+        let all = terms.numbered();
+        let numbers = terms::known_numbers(&*self.index, &self.rows, tenant, &all).await?;
         let found_by = self.index.get_many(&terms.keys(tenant, id, &numbers)).await?;
-        // A number that was minted just now stands for an identifier whose row is gone.
-        if !numbers.minted.is_empty() || found_by.contains(&None) {
+        if !numbers.are_of(&all) || found_by.contains(&None) {
             return Err(Error::corrupt("a row that the record is found by is missing"));
         }
         let Some(external) = record.descriptor.external_id.clone() else {

@@ -47,6 +47,8 @@ fn usage_errors_exit_2() {
         &["message", "put", "--conversation", "c"],
         &["message", "put", "x", "--text", "y", "--conversation", "c"],
         &["message", "get"],
+        &["certificate", "verify", "file"],
+        &["certificate", "show", "id", "--stage", "last"],
         &["fly"],
         &[],
     ] {

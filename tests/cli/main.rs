@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // tests say what went wrong by panicking
 
+mod certificate;
 mod commands;
 mod crash;
 mod resume;

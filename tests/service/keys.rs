@@ -56,8 +56,14 @@ async fn a_key_admin_rotates_looks_and_destroys() {
         (KeyState::Enabled, "file")
     );
     let signing = keys.list_signing_keys().await.unwrap();
-    assert_eq!(signing.len(), 1);
-    assert_eq!(signing[0].public_key.len(), 32);
+    let uses: Vec<_> = signing.iter().map(|key| key.r#use()).collect();
+    assert_eq!(uses, [SigningKeyUse::Certificate, SigningKeyUse::LogCheckpoint]);
+    assert!(signing.iter().all(|key| key.public_key.len() == 32));
+    assert_ne!(signing[0].public_key, signing[1].public_key);
+    assert_eq!(
+        signing[0].kid.strip_prefix("cert-").map(str::len),
+        Some(signing[1].kid.len())
+    );
     let reader = world.client(Role::Reader).await;
     let mut download = reader
         .read_recording(TENANT, &record.record_id, 0, 0)

@@ -3,6 +3,7 @@
 // Helpers are tests as well: what fails in them fails the test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod certificates;
 mod harness;
 mod keys;
 mod listing;

@@ -153,7 +153,7 @@ def contexts():
 def kdfs():
     key = bytes(range(32))
     for name in ["content", "descriptor", "payload", "spool", "commitment", "tenant-page", "tenant-keyring",
-                 "region-page", "region-keyring"]:
+                 "region-page", "region-keyring", "certificate-signing"]:
         write("kdf", name, key=key.hex(), info=f"callvault/v1/{name}", derived=derive(key, name).hex())
 
 

@@ -6,6 +6,7 @@ mod demo;
 mod rebuild_index;
 mod serve;
 mod verify;
+mod verify_certificate;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -13,6 +14,8 @@ use clap::{Args, Subcommand};
 
 use super::CliError;
 use crate::config::Config;
+
+pub(super) use verify_certificate::VerifyCertificate;
 
 const DATA: &str = "./callvault-data";
 const LISTEN: &str = "127.0.0.1:7443";

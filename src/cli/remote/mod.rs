@@ -2,6 +2,7 @@
 
 mod about;
 mod bench;
+mod certificate;
 mod fields;
 mod get;
 mod json;
@@ -54,6 +55,9 @@ pub(super) enum Command {
     /// List and turn the region's root epochs
     #[command(subcommand)]
     Root(root::Command),
+    /// Fetch and check certificates of erasure
+    #[command(subcommand)]
+    Certificate(certificate::Command),
     /// Load a running server and tell how it answered
     Bench(bench::Bench),
 }
@@ -150,6 +154,7 @@ async fn perform(command: Command) -> Result<(), CliError> {
         Command::Retention(command) => command.run().await,
         Command::Keys(command) => command.run().await,
         Command::Root(command) => command.run().await,
+        Command::Certificate(command) => command.run().await,
         Command::Bench(command) => command.run().await,
     }
 }

@@ -4,7 +4,10 @@ use super::time::moment_to_proto;
 use crate::{
     domain::ids::TenantId,
     proto::v1,
-    vault::{KeyOperation, KeyState, KeyVersion, OperationState, OperationWork, RootEpoch, SigningKeyInfo},
+    vault::{
+        KeyOperation, KeyState, KeyVersion, OperationState, OperationWork, RootEpoch, SigningKeyInfo,
+        SigningUse,
+    },
 };
 
 pub(in crate::grpc) fn key_version_to_proto(tenant: &TenantId, version: &KeyVersion) -> v1::KeyVersion {
@@ -37,6 +40,11 @@ pub(in crate::grpc) fn signing_key_to_proto(key: &SigningKeyInfo) -> v1::Signing
         kid: key.kid.clone(),
         public_key: key.public_key.to_vec().into(),
         create_time: Some(moment_to_proto(key.created)),
+        r#use: match key.signing_use {
+            SigningUse::LogCheckpoint => v1::SigningKeyUse::LogCheckpoint,
+            SigningUse::Certificate => v1::SigningKeyUse::Certificate,
+        }
+        .into(),
     }
 }
 

@@ -63,6 +63,14 @@ pub fn verifier_key(origin: &str, public_key: &[u8; 32]) -> String {
     format!("{origin}+{id:08x}+{}", BASE64_STANDARD.encode(key))
 }
 
+/// The head that a checkpoint of `origin` says, if `public_key` signed it: from the object's bytes alone.
+///
+/// # Errors
+/// [`LogError::Corrupt`] if it is no checkpoint of this log; [`LogError::Signature`].
+pub fn verify_checkpoint(origin: &str, object: &[u8], public_key: &[u8; 32]) -> Result<Head, LogError> {
+    SignedHead::parse(origin, object)?.verify(public_key)
+}
+
 /// A checkpoint whose text is well formed and of the right log; its signature is checked by [`Self::verify`].
 #[derive(Debug)]
 pub(super) struct SignedHead {
@@ -112,6 +120,11 @@ impl SignedHead {
             .verify(&VerifierList::new(vec![Box::new(verifier)]))
             .map_err(|_| LogError::Signature)?;
         Ok(self.head)
+    }
+
+    /// The object, as it was read.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        self.note.to_bytes()
     }
 
     /// The head, whoever signed it.

@@ -33,7 +33,7 @@ mod tests;
 
 use crate::blob::store::StoreError;
 
-pub use checkpoint::{Head, Signer, verifier_key};
+pub use checkpoint::{Head, Signer, verifier_key, verify_checkpoint};
 pub use name::{LogName, logs};
 pub use proof::{check_consistency, check_inclusion};
 pub use reader::LogReader;

@@ -73,6 +73,11 @@ impl LogReader {
         self.signed.verify(&public_key).map(drop)
     }
 
+    /// The signed note that says the head.
+    pub fn checkpoint(&self) -> Vec<u8> {
+        self.signed.to_bytes()
+    }
+
     /// The log that is read.
     pub fn name(&self) -> &LogName {
         &self.name

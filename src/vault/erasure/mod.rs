@@ -5,12 +5,14 @@
 //! shred     leaf with tombstones and punctured pages -> rows gone          (`shred`, `tenant`)
 //! effective leaf               -> the objects are deleted, one by one       (`purge`)
 //! final     a sweep            -> old copies open nothing                   (`vault/rotation/sweep`)
+//! proof     a signed file of what the log says of it                        (`certificate`)
 //! ```
 //!
 //! One task at a time works on the erasures of a tenant. Each step is a transaction of its own and may be repeated; what a
 //! process leaves undone, the next one finds by the case's row.
 
 mod case;
+mod certificate;
 mod cut;
 mod preview;
 mod purge;

@@ -14,14 +14,13 @@ use crate::{
     },
     index::{Change, Key, Range, Row, Scan},
     proto::storage::{
-        BlindingRow, ErasureCancelled, ErasureEffective, ErasureFinal, ErasureRequested, ErasureRow,
-        ErasureTarget, RecordsShredded, ShreddedRecord, TenantShredded, TombstoneRow, UnsweptRow,
-        UnsweptStage,
+        ErasureCancelled, ErasureEffective, ErasureFinal, ErasureRequested, ErasureRow, ErasureTarget,
+        RecordsShredded, ShreddedRecord, TenantShredded, TombstoneRow, UnsweptRow, UnsweptStage,
     },
 };
 
 use super::{
-    super::{Error, Vault, apply, record::plain_row, rotation::tenant_states},
+    super::{Error, Vault, apply, blinding, rotation::tenant_states},
     case::{Case, requested},
     purge::wanted_of_tenant,
     request::new_case,
@@ -133,14 +132,10 @@ impl Vault {
         let corrupt = || Error::corrupt("leaf");
         let id = erasure_id(&body.erasure_id)?;
         let (owner, _) = self.tenant_row(tenant).await?.ok_or_else(corrupt)?;
-        let blinding = BlindingRow {
-            generation: u64::MAX,
-            next_generation: 0,
-        };
         let mut change = Change {
             put: vec![
                 apply::tenant_shredded(&self.rows, tenant, owner),
-                plain_row(Key::Blinding(tenant.clone()), &blinding),
+                blinding::none(&self.rows, tenant),
                 super::unswept_row(&self.rows, tenant, &id),
                 wanted_of_tenant(&self.rows, &id, tenant),
             ],

@@ -26,12 +26,7 @@ use crate::{
 };
 
 use super::{
-    super::{
-        Error, Vault, apply,
-        record::Located,
-        rotation::write_states,
-        terms::{self, Terms},
-    },
+    super::{Error, Vault, apply, blinding::FoundBy, record::Located, rotation::write_states},
     case::Case,
     purge::wanted,
     set::Set,
@@ -52,8 +47,12 @@ const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 /// A record that is to be shredded now, with every row that leads to it.
 struct Doomed {
     located: Located,
+    /// Whom it was with; `None` if that does not open.
+    descriptor: Option<Descriptor>,
     found_by: Vec<Key>,
     numbers: BTreeSet<Number>,
+    /// What must hold for these to be all.
+    expect: Vec<Expect>,
 }
 
 /// What became of a run over a set.
@@ -136,7 +135,7 @@ impl Vault {
                 None => None,
             };
             match verdict(&situation(case, self.clock.now(), keep_until)?) {
-                Verdict::Shred => doomed.push(self.doom(located, descriptor.as_ref()).await?),
+                Verdict::Shred => doomed.push(self.doom(located, descriptor).await?),
                 Verdict::Wait(obstacle) => outcome.waits(obstacle, keep_until, self.clock.now()),
                 Verdict::Keep => {}
             }
@@ -173,26 +172,40 @@ impl Vault {
         Ok(class.map_or(0, |class| class.minimum_days))
     }
 
-    async fn doom(&self, located: Located, descriptor: Option<&Descriptor>) -> Result<Doomed, Error> {
+    async fn doom(&self, located: Located, descriptor: Option<Descriptor>) -> Result<Doomed, Error> {
         let (tenant, id) = (&located.tenant, &located.id);
         let Some(descriptor) = descriptor else {
             let found_by = self.found_by(tenant, &Set::from([*id])).await?;
             return Ok(Doomed {
                 numbers: numbers_in(&found_by),
                 found_by,
+                expect: Vec::new(),
+                descriptor: None,
                 located,
             });
         };
-        let keys = self.keys.tenant(tenant).await?;
-        let terms = Terms::of(keys.index_key(), descriptor);
-        let numbers = terms::numbers(&*self.index, &self.rows, &*self.rng, tenant, &terms.numbered()).await?;
-        let mut found_by = terms.keys(tenant, id, &numbers);
-        found_by.extend(terms.external.map(|blind| Key::External(tenant.clone(), blind)));
+        let FoundBy { keys, expect } = self.found_by_terms(tenant, id, &descriptor).await?;
         Ok(Doomed {
-            numbers: numbers_in(&found_by),
-            found_by,
+            numbers: numbers_in(&keys),
+            found_by: keys,
+            expect,
+            descriptor: Some(descriptor),
             located,
         })
+    }
+
+    /// Looks again at what leads to records: identifiers may be blinded again meanwhile.
+    async fn look_again(&self, records: &mut [Doomed]) -> Result<(), Error> {
+        for doomed in records {
+            if let Some(descriptor) = &doomed.descriptor {
+                let located = &doomed.located;
+                let now = self.found_by_terms(&located.tenant, &located.id, descriptor);
+                let FoundBy { keys, expect } = now.await?;
+                doomed.numbers = numbers_in(&keys);
+                (doomed.found_by, doomed.expect) = (keys, expect);
+            }
+        }
+        Ok(())
     }
 
     /// Every row of a tenant that one of these records is found by: for records whose descriptors do not tell any more.
@@ -288,6 +301,8 @@ impl Vault {
     async fn shorten(&self, mut record: Doomed) -> Result<Doomed, Error> {
         let most = limits::TRANSACTION_ROWS / 2;
         while record.rows() > most {
+            // What is deleted now is not looked at again.
+            record.descriptor = None;
             let some: Vec<Key> = record
                 .found_by
                 .split_off(record.found_by.len().saturating_sub(most / 2));
@@ -305,7 +320,7 @@ impl Vault {
     }
 
     /// One transaction: pages without the slots, tombstones in place of rows, the leaf.
-    async fn shred_run(&self, case: &Case, run: Vec<(PageId, Vec<Doomed>)>) -> Result<(), Error> {
+    async fn shred_run(&self, case: &Case, mut run: Vec<(PageId, Vec<Doomed>)>) -> Result<(), Error> {
         if run.is_empty() {
             return Ok(());
         }
@@ -315,7 +330,11 @@ impl Vault {
             let change = self.shredding(case, &run).await?;
             match self.ledger.commit(change, Until::Queued).await {
                 // The case or a page changed meanwhile: a rotation stages without the gate.
-                Err(LedgerError::Index(IndexError::Expectation(_))) => {}
+                Err(LedgerError::Index(IndexError::Expectation(_))) => {
+                    for (_, records) in &mut run {
+                        self.look_again(records).await?;
+                    }
+                }
                 done => {
                     done?;
                     for (page, records) in &run {
@@ -359,6 +378,12 @@ impl Vault {
                 change
                     .expect
                     .push(Expect::Equals(key.clone(), located.value.clone()));
+                for expect in &doomed.expect {
+                    // Records share the fence, and people.
+                    if !change.expect.contains(expect) {
+                        change.expect.push(expect.clone());
+                    }
+                }
                 delete.insert(key);
                 delete.extend(doomed.found_by.iter().cloned());
                 numbers.extend(&doomed.numbers);
@@ -462,7 +487,8 @@ impl Vault {
 impl Doomed {
     /// Rows that its end costs: its own, tombstone and object, those that lead to it, their numbers.
     fn rows(&self) -> usize {
-        3 + self.found_by.len() + self.numbers.len()
+        // An identifier that has no number yet under the next index key may have a row and a number more by then.
+        3 + self.found_by.len() + self.numbers.len() + 2 * self.expect.len()
     }
 }
 

@@ -12,13 +12,11 @@ use crate::{
         leaf,
         outbox::{LedgerError, Until},
     },
-    proto::storage::{
-        BlindingRow, ErasureEffective, PageRow, TenantKeyRow, TenantShredded, state_leaf::Body,
-    },
+    proto::storage::{ErasureEffective, PageRow, TenantKeyRow, TenantShredded, state_leaf::Body},
 };
 
 use super::{
-    super::{Error, Vault, apply},
+    super::{Error, Vault, apply, blinding},
     case::Case,
     purge::wanted_of_tenant,
     shred::effective,
@@ -77,7 +75,8 @@ impl Vault {
         self.puncture_versions(tenant, &mut change, &mut body).await?;
         change.put.extend([
             apply::tenant_shredded(&self.rows, tenant, owner),
-            no_blinding(tenant),
+            // Whoever writes rows of the tenant looks again, and finds that its keys are gone.
+            blinding::none(&self.rows, tenant),
             super::unswept_row(&self.rows, tenant, &case.id),
             wanted_of_tenant(&self.rows, &case.id, tenant),
         ]);
@@ -142,15 +141,4 @@ impl Vault {
         }
         Ok(())
     }
-}
-
-/// Whoever writes rows of the tenant looks again, and finds that its keys are gone.
-fn no_blinding(tenant: &TenantId) -> crate::index::Row {
-    super::super::record::plain_row(
-        Key::Blinding(tenant.clone()),
-        &BlindingRow {
-            generation: u64::MAX,
-            next_generation: 0,
-        },
-    )
 }

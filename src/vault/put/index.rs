@@ -3,7 +3,10 @@
 //! Each transaction stands for itself: it holds the rows of some entries and a leaf that names exactly those. What happens to
 //! the others of the blob, and whether the process lives to try them, changes nothing for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures_util::future::join_all;
 
@@ -14,16 +17,18 @@ use crate::{
         record::{Descriptor, Record},
     },
     index::{Change, Expect, IndexError, Key, LeafReceipt, Row, Scope, key::Blind},
+    keys::tenant::TenantKeys,
     ledger::{
         leaf,
         outbox::{LedgerError, Until},
     },
-    proto::storage::{ExternalRow, RecordsPut, state_leaf::Body},
+    proto::storage::{RecordsPut, state_leaf::Body},
 };
 
 use super::{
     super::{
         Error, Kind, Vault,
+        blinding::{fence, is_fence},
         record::{BlobName, record_row},
         terms::{self, Numbers, Terms},
         turns::let_others_in,
@@ -77,6 +82,8 @@ struct Part<'a> {
 /// What the rows of some entries are made of, looked up at once.
 struct Material {
     offsets: Vec<u64>,
+    /// The terms were derived from.
+    keys: Arc<TenantKeys>,
     terms: BTreeMap<usize, Terms>,
     numbers: Numbers,
     requests: BTreeMap<usize, (Expect, Row)>,
@@ -174,8 +181,8 @@ impl Vault {
             }
             let alone = !parts[at].has_room_for(&rows, entry);
             let terms = &material.terms[&entry.index];
-            for blind in terms.numbered() {
-                placed.entry(blind).or_insert(at);
+            for term in terms.numbered() {
+                placed.entry(term.now).or_insert(at);
             }
             parts[at].add(*entry, rows);
             if alone {
@@ -183,6 +190,10 @@ impl Vault {
                 later.extend(rest);
                 break;
             }
+        }
+        for part in &mut parts {
+            let fence = fence(&self.rows, &blob.footer.tenant, &material.keys);
+            part.change.expect.push(fence);
         }
         if told != Told::Already {
             for part in &mut parts {
@@ -198,11 +209,13 @@ impl Vault {
         let mut terms = BTreeMap::new();
         for (done, entry) in entries.iter().enumerate() {
             let_others_in(done).await;
-            terms.insert(entry.index, Terms::of(keys.index_key(), entry.descriptor));
+            terms.insert(entry.index, Terms::of(&keys, entry.descriptor));
         }
-        let blinds = terms.values().flat_map(Terms::numbered).collect();
-        let numbers = terms::numbers(&*self.index, &self.rows, &*self.rng, &footer.tenant, &blinds).await?;
+        let all = terms.values().flat_map(Terms::numbered).collect();
+        let numbers =
+            terms::numbers(&*self.index, &self.rows, &*self.rng, &footer.tenant, &keys, &all).await?;
         Ok(Material {
+            keys,
             offsets: footer.entry_offsets(),
             requests: self.request_rows(footer, entries).await?,
             terms,
@@ -249,19 +262,19 @@ impl Vault {
         let entry = &blob.footer.entries[fresh.index];
         let terms = &material.terms[&fresh.index];
         let mut change = Change::default();
-        for blind in terms.numbered() {
-            let Some(row) = material.numbers.minted.get(&blind) else {
-                continue;
-            };
-            match placed.get(&blind) {
+        for term in terms.numbered() {
+            let minted = material.numbers.minted(&term);
+            match placed.get(&term.now) {
                 None => {
-                    change.expect.push(Expect::Absent(row.key.clone()));
-                    change.put.push(row.clone());
+                    let absent = minted.iter().map(|row| Expect::Absent(row.key.clone()));
+                    change.expect.extend(absent);
+                    change.put.extend_from_slice(minted);
                 }
                 Some(before) if *before < at => {
-                    change
-                        .expect
-                        .push(Expect::Equals(row.key.clone(), row.value.clone()));
+                    let known = minted
+                        .iter()
+                        .map(|row| Expect::Equals(row.key.clone(), row.value.clone()));
+                    change.expect.extend(known);
                 }
                 Some(_) => {}
             }
@@ -271,13 +284,9 @@ impl Vault {
             key,
             value: Vec::new(),
         }));
-        if let Some(external) = terms.external {
-            let key = Key::External(tenant.clone(), external);
-            let row = ExternalRow {
-                record_id: entry.record.as_bytes().to_vec().into(),
-            };
-            change.expect.push(Expect::Absent(key.clone()));
-            change.put.push(self.rows.row(key, &row));
+        for row in terms.external_rows(&self.rows, tenant, &material.keys, &entry.record) {
+            change.expect.push(Expect::Absent(row.key.clone()));
+            change.put.push(row);
         }
         if let Some((expect, row)) = material.requests.get(&fresh.index) {
             change.expect.push(expect.clone());
@@ -335,6 +344,8 @@ impl Vault {
     /// Commits what must go before a change that is too long, and returns what must follow it.
     async fn commit_early_rows(&self, change: &mut Change) -> Result<Vec<Change>, LedgerError> {
         let most = limits::TRANSACTION_ROWS / 2;
+        // Terms of keys that are no longer the tenant's must not be written, not even where they lead nowhere.
+        let fence = change.expect.iter().find(|expect| is_fence(expect)).cloned();
         let mut after = Vec::new();
         if change.put.len() + change.delete.len() > most {
             after = late_deletes(change, most);
@@ -356,6 +367,7 @@ impl Vault {
                 |e| matches!(e, Expect::Absent(key) if before.put.iter().any(|row| row.key == *key)),
             );
             before.expect = now;
+            before.expect.extend(fence.clone());
             change.expect = later;
             self.index.commit(before).await?;
         }
@@ -388,7 +400,8 @@ impl<'a> Part<'a> {
     fn has_room_for(&self, rows: &Change, entry: &Fresh<'_>) -> bool {
         let leaves = self.actors.len() + usize::from(!self.actors.contains(entry.actor));
         self.change.put.len() + rows.put.len() + leaves <= limits::TRANSACTION_ROWS
-            && self.change.expect.len() + rows.expect.len() <= limits::TRANSACTION_ROWS
+            // And the fence.
+            && self.change.expect.len() + rows.expect.len() < limits::TRANSACTION_ROWS
     }
 
     fn add(&mut self, entry: Fresh<'a>, rows: Change) {

@@ -155,7 +155,7 @@ impl Vault {
         Ok(epochs)
     }
 
-    /// Every key that has signed logs, oldest first; the last one does.
+    /// Every key that has signed logs or certificates, oldest first; of each use the last one does.
     pub fn signing_keys(&self) -> &[SigningKeyInfo] {
         self.keys.region().signing_keys()
     }

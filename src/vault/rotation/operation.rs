@@ -90,6 +90,24 @@ pub struct KeyOperation {
 }
 
 impl KeyOperation {
+    /// One that nobody asked for.
+    #[cfg(test)]
+    pub(in crate::vault) fn sample(id: OperationId, tenant: &TenantId) -> Self {
+        Self {
+            id,
+            work: OperationWork::RotateTenantKey(tenant.clone()),
+            state: OperationState::Running,
+            actor: "sweep".to_owned(),
+            done: 0,
+            total: 0,
+            created: Timestamp(0),
+            ended: None,
+            result: None,
+            reason: None,
+            request_mac: Vec::new(),
+        }
+    }
+
     /// With all of its pages done.
     pub(super) fn with_all(&self, pages: u64) -> Self {
         Self {
@@ -352,7 +370,9 @@ impl Vault {
             let _doing = self.key_work.pause().await;
             *self.key_work.at() = Some(operation.id);
             let outcome = match &operation.work {
-                OperationWork::RotateTenantKey(tenant) => self.turn_tenant_key(&operation, tenant).await,
+                OperationWork::RotateTenantKey(tenant) => {
+                    self.turn_tenant_key(&operation, tenant, None).await
+                }
                 OperationWork::RotateRootEpoch => self.turn_root_epoch(&operation).await,
                 OperationWork::Sweep => self.sweep(&operation).await,
             };

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! plan     which erasures are effective now, and whose they are
-//! tenants  each has its key rotated: its pages are sealed again without the shredded slots
+//! tenants  each has its key rotated: its pages are sealed again without the shredded slots; and its index key, so that
+//!          searchable identifiers are blinded under one that no old copy knows
 //! region   every slot of a region page that wraps no key still needed is punctured: retired versions, attempts cut short
 //! root     the root turns to a new epoch: the region's pages are sealed again without those slots
 //! read     all that was written is read back from the bucket and opened, or the sweep stops here
@@ -27,7 +28,7 @@ use crate::{
         limits,
         tenant::TenantState,
     },
-    index::{Change, Expect, IndexError, Key, LogId, Range, Row, Scope},
+    index::{Change, Expect, IndexError, Key, LogId, Range, Row, Scan, Scope},
     keys::{
         provider::{Destruction, EpochGrant, EpochLabel, ProviderError},
         region::{EpochKeys, RegionKeys},
@@ -54,6 +55,8 @@ use super::{
 const NOT_READ_BACK: &str = "NOT_READ_BACK";
 /// How often rows may change while they are about to be.
 const RACES: usize = 32;
+/// Records whose identifiers are blinded again before the content of others is final: seconds.
+const BLINDED_AT_ONCE: usize = 20_000;
 /// Versions destroyed, or erasures made final, in one transaction: two rows and a leaf each.
 const BATCH: usize = 60;
 
@@ -63,6 +66,10 @@ struct Swept {
     tenant: TenantId,
     erasure: ErasureId,
     whole_tenant: bool,
+    /// Its content is final already.
+    only_traces: bool,
+    /// Its tenant's identifiers are blinded again, or are gone with it.
+    blinded: bool,
     /// The row that keeps it in the mind of sweeps, as it was planned with.
     value: Vec<u8>,
     /// The tenant's versions that were there then, and are destroyed with the sweep.
@@ -83,13 +90,15 @@ impl Vault {
     pub(super) async fn sweep(&self, operation: &KeyOperation) -> Result<(), Error> {
         let from = self.ledger.shipped();
         let mut plan = self.plan().await?;
-        let tenants: BTreeSet<TenantId> = plan
-            .iter()
-            .filter(|swept| !swept.whole_tenant)
-            .map(|swept| swept.tenant.clone())
-            .collect();
-        for tenant in &tenants {
-            match self.turn_tenant_key(operation, tenant).await {
+        let mut blinded = BTreeMap::new();
+        for swept in plan.iter().filter(|swept| !swept.whole_tenant) {
+            let now = blinded.entry(swept.tenant.clone()).or_insert(false);
+            *now |= swept.only_traces;
+        }
+        for (tenant, blind) in &mut blinded {
+            // A large tenant's content does not wait for its identifiers: the next sweep blinds them.
+            *blind |= !self.is_large(tenant).await?;
+            match self.renew(operation, tenant, *blind).await {
                 // It was shredded meanwhile: there is nothing left to rotate.
                 Err(error) if error.kind == Kind::Shredded => {}
                 done => done?,
@@ -98,13 +107,57 @@ impl Vault {
         self.destroy_unneeded(operation).await?;
         for swept in &mut plan {
             swept.key_versions = self.destroyed_versions(&swept.tenant).await?;
+            swept.blinded = blinded.get(&swept.tenant).copied().unwrap_or(swept.whole_tenant);
         }
         self.turn_root_epoch(operation).await?;
         self.read_back(operation, from).await.map_err(unreadable)?;
         let epochs = self.destroy_epochs(operation).await?;
         self.await_destruction(operation, &plan).await?;
         self.finish_destroyed(&epochs).await?;
-        self.end_sweep(operation).await
+        self.end_sweep(operation).await?;
+        self.sweep_traces().await
+    }
+
+    /// A tenant's next key, and its next index key if its identifiers are blinded again.
+    async fn renew(&self, operation: &KeyOperation, tenant: &TenantId, blind: bool) -> Result<(), Error> {
+        if !blind {
+            return self.turn_tenant_key(operation, tenant, None).await;
+        }
+        let blinded = self.stage_and_reblind(operation, tenant).await?;
+        self.turn_tenant_key(operation, tenant, Some(blinded)).await?;
+        self.forget_old_blinds(tenant).await
+    }
+
+    /// Whether blinding a tenant's identifiers again takes longer than its content should wait.
+    async fn is_large(&self, tenant: &TenantId) -> Result<bool, Error> {
+        let mut records = 0;
+        let mut after = None;
+        loop {
+            let scan = Scan {
+                range: Range::Records(tenant.clone()),
+                reverse: false,
+                after,
+                limit: 1_000,
+            };
+            let rows = self.index.scan(&scan).await?;
+            records += rows.len();
+            if records > BLINDED_AT_ONCE || rows.len() < scan.limit {
+                return Ok(records > BLINDED_AT_ONCE);
+            }
+            after = rows.last().map(|row| row.key.clone());
+        }
+    }
+
+    /// Sweeps once more if erasures are left whose content alone is final.
+    async fn sweep_traces(&self) -> Result<(), Error> {
+        for row in self.all_rows(Range::Unswept).await? {
+            let unswept: UnsweptRow = self.rows.open(&row.key, &row.value)?;
+            if unswept.stage() == UnsweptStage::Traces {
+                self.run_sweep(leaf::SYSTEM, None).await?;
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// The erasures that are effective now.
@@ -115,15 +168,19 @@ impl Vault {
                 continue;
             };
             let unswept: UnsweptRow = self.rows.open(&row.key, &row.value)?;
-            if unswept.stage() == UnsweptStage::Traces {
+            if unswept.stage() == UnsweptStage::Destroying {
+                // An earlier sweep has done all but wait for the provider; another one would make it wait for more.
                 continue;
             }
+            let only_traces = unswept.stage() == UnsweptStage::Traces;
             let found = self.erasure_found(tenant, erasure).await?;
             if let Some((ErasureState::Effective, whole_tenant)) = found {
                 plan.push(Swept {
                     tenant: tenant.clone(),
                     erasure: *erasure,
                     whole_tenant,
+                    only_traces,
+                    blinded: false,
                     value: row.value.clone(),
                     key_versions: Vec::new(),
                 });
@@ -598,6 +655,7 @@ impl Vault {
                     epoch,
                     key_versions: swept.key_versions.clone(),
                     operation_id: operation.id.as_bytes().to_vec().into(),
+                    blinded: swept.blinded,
                 };
                 change
                     .expect
@@ -633,13 +691,11 @@ impl Vault {
         let Key::Unswept(tenant, erasure) = &row.key else {
             return Ok(());
         };
-        let found = self.erasure_found(tenant, erasure).await?;
-        let whole_tenant = found.is_some_and(|(_, whole_tenant)| whole_tenant);
         let body = ErasureFinal {
             erasure_id: erasure.as_bytes().to_vec().into(),
             content: true,
             // With a tenant's last key goes the one that its identifiers were blinded under.
-            search_traces: whole_tenant,
+            search_traces: unswept.blinded,
             operation_id: unswept.operation_id.clone(),
             key_versions: unswept.key_versions.clone(),
             epochs: gone.to_vec(),
@@ -693,7 +749,7 @@ impl Vault {
         let mut due = false;
         for row in rows {
             let unswept: UnsweptRow = self.rows.open(&row.key, &row.value)?;
-            due |= unswept.stage() == UnsweptStage::Shredded;
+            due |= unswept.stage() != UnsweptStage::Destroying;
         }
         if due {
             self.run_sweep(leaf::SYSTEM, None).await?;

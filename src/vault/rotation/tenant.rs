@@ -7,7 +7,7 @@ use prost::Message;
 use crate::{
     domain::{ids::TenantId, tenant::TenantState},
     index::{Change, Expect, IndexError, Key, Range, Row, Scope},
-    keys::tenant::NextVersion,
+    keys::tenant::{NextIndexKey, NextVersion},
     ledger::{
         leaf,
         outbox::{LedgerError, Until},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    super::{Error, Kind, Vault, apply},
+    super::{Error, Kind, Reblinded, Vault, apply},
     KeyOperation, KeyState, KeyVersion,
     staging::{Owner, Staging},
     states::write_states,
@@ -33,12 +33,16 @@ const STATE_IN_LEAF: usize = 32 << 10;
 
 impl Vault {
     /// Rotates a tenant's key. Nothing has changed until the last step, in which all has.
-    pub(super) async fn turn_tenant_key(
+    ///
+    /// An index key that was staged takes over with it if all is blinded under that, and is given up otherwise.
+    pub(in crate::vault) async fn turn_tenant_key(
         &self,
         operation: &KeyOperation,
         tenant: &TenantId,
+        reblinded: Option<Reblinded>,
     ) -> Result<(), Error> {
-        let next = self.keys.next_version(tenant).await?;
+        let index_key = reblinded.map_or(NextIndexKey::Kept, |reblinded| reblinded.takes_over());
+        let next = self.keys.next_version(tenant, index_key).await?;
         let mut staging = Staging::of(Owner::Tenant {
             tenant,
             current: next.key.version - 1,
@@ -67,6 +71,7 @@ impl Vault {
             key: Some(apply::wrapped_tenant_key(&next.key)),
             sealed_keyring: next.sealed_keyring.clone().into(),
             page_states,
+            index_key_generation: next.index_key_generation,
         };
         let now = self.clock.now();
         for _ in 0..RACES {
@@ -74,9 +79,14 @@ impl Vault {
             if before.current_key_version + 1 != next.key.version {
                 return Err(corrupt());
             }
+            if before.sealed_keyring[..] != next.made_from[..] {
+                // An index key was staged meanwhile.
+                return Err(IndexError::Expectation(0).into());
+            }
             let (retired, _) = self.key_row(tenant, before.current_key_version).await?;
             let mut put = apply::tenant_key_rotated(&self.rows, tenant, before, retired, &body, now)
                 .ok_or_else(corrupt)?;
+            put.extend(self.blinding_rotated(tenant, &body).await?);
             put.push(step_row(&self.rows, operation, next.key.version, now));
             let change = Change {
                 expect: vec![Expect::Equals(Key::Tenant(tenant.clone()), value)],

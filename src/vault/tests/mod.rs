@@ -28,7 +28,9 @@ use crate::{
 
 use super::*;
 
+mod certificate;
 mod erasure;
+mod reblind;
 mod rotation;
 mod sweep;
 

@@ -12,7 +12,11 @@ use crate::{
 
 use super::*;
 
-async fn put(vault: &Arc<Vault>, request: &str, content: &'static [u8]) -> crate::domain::record::Record {
+pub(super) async fn put(
+    vault: &Arc<Vault>,
+    request: &str,
+    content: &'static [u8],
+) -> crate::domain::record::Record {
     let mut draft = draft("+525512345678");
     draft.descriptor.external_id = None;
     let spec = PutSpec {
@@ -51,7 +55,7 @@ pub(super) async fn ended(vault: &Vault, operation: &KeyOperation) -> KeyOperati
     }
 }
 
-async fn rotate(vault: &Vault) -> KeyOperation {
+pub(super) async fn rotate(vault: &Vault) -> KeyOperation {
     let tenant = "dev".parse().unwrap();
     let begun = vault.rotate_tenant_key("keys", &tenant, None).await.unwrap();
     ended(vault, &begun).await

@@ -1,0 +1,3 @@
+//! Parts of `ErasureService`.
+
+pub(super) mod certificate;
