@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The promises of a blob store, held against moto (an S3 server in Python that is not ours): buckets that keep versions
-# and buckets that do not; then a vault whose credentials may do what the policy of docs/operations.md says, and no more.
+# and buckets that do not; then a vault whose credentials may do what the policy of docs/operations.md says, and no more. The promises
+# of a root in AWS KMS, which moto speaks as well.
 # Needs python3; installs moto into target/ci/moto unless `moto_server` is there already.
 #
 #   scripts/live_s3.sh              the tests
@@ -38,7 +39,7 @@ serve() { # name, command before the port: a server whose address is in `endpoin
 }
 
 serve open moto_server -H 127.0.0.1 -p
-export CALLVAULT_S3_ENDPOINT=$endpoint
+export CALLVAULT_S3_ENDPOINT=$endpoint CALLVAULT_KMS_ENDPOINT=$endpoint
 serve guarded python3 scripts/guarded_s3.py serve
 export CALLVAULT_S3_GUARDED=$endpoint CALLVAULT_S3_GUARDED_DIR=$place
 python3 scripts/guarded_s3.py prepare "$endpoint" "$place"

@@ -2,6 +2,7 @@
 //!
 //! `callvault.example.toml` is the commented sample; every default is in it.
 
+mod root;
 mod s3;
 
 use std::{
@@ -22,6 +23,7 @@ use crate::{
     },
 };
 
+pub use root::{Root, RootAwsKms, RootFile, RootKind, RootPkcs11};
 pub use s3::{S3, S3Checksum};
 
 /// As long as one may live.
@@ -39,8 +41,8 @@ pub struct Config {
     pub ops_listen: Option<SocketAddr>,
     /// The index, spooled uploads and, in dev mode, the PKI.
     pub data: PathBuf,
-    /// The root keyring and the anchor: outside `data`, and never in a backup of it.
-    pub root: PathBuf,
+    /// Who holds the root keyring and the anchor: never what a backup of `data` holds.
+    pub root: Root,
     /// The region that this deployment serves.
     pub region: Region,
     /// The bucket.
@@ -249,8 +251,9 @@ pub enum LogFormat {
     Text,
 }
 
-/// Two weeks: with the longest grace, four.
-const LONGEST_SWEEP_HOURS: u32 = 14 * 24;
+/// When an erasure must be final (GDPR Art. 12(3) gives a month), and its longest grace.
+const FINAL_HOURS: u32 = 30 * 24;
+const GRACE_HOURS: u32 = 14 * 24;
 
 /// The life of keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,9 +261,11 @@ const LONGEST_SWEEP_HOURS: u32 = 14 * 24;
 pub struct Keys {
     /// Age at which a tenant's key is rotated by itself; 0 for never.
     pub rotate_after_days: u32,
-    /// How often the region is swept when something was shredded: what makes it final. 1 to 336: with the longest grace of 14
-    /// days, what was asked for is final within 28 days of the month that the law gives (GDPR Art. 12(3)).
+    /// How often the region is swept when something was shredded: what makes it final. At least 1; with the longest grace (14
+    /// days) and what the provider takes to destroy a key it may not exceed the month that the law gives (GDPR Art. 12(3)).
     pub sweep_every_hours: u32,
+    /// How long content is read and stored after the root provider's last answer.
+    pub serve_without_root_seconds: u64,
 }
 
 impl Default for Keys {
@@ -268,7 +273,22 @@ impl Default for Keys {
         Self {
             rotate_after_days: 90,
             sweep_every_hours: 24,
+            serve_without_root_seconds: 24 * 3_600,
         }
+    }
+}
+
+impl Keys {
+    /// How long content is read and stored after the root provider's last answer.
+    pub fn serve_without_root(&self) -> Duration {
+        Duration::from_secs(self.serve_without_root_seconds)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let seconds = self.serve_without_root_seconds;
+        // The provider is asked every minute: one lost answer must not stop a vault.
+        at_least_in("keys", "serve_without_root_seconds", seconds, 300)?;
+        at_most_in("keys", "serve_without_root_seconds", seconds, 7 * 24 * 3_600)
     }
 }
 
@@ -370,7 +390,7 @@ impl Config {
             listen,
             ops_listen: None,
             data: data.to_owned(),
-            root: root.into(),
+            root: Root::directory(root),
             region: Region {
                 name: "dev".to_owned(),
                 country: "MX".to_owned(),
@@ -425,6 +445,7 @@ impl Config {
         self.check_country()?;
         self.identities()?;
         self.limits.check()?;
+        self.keys.check()?;
         self.log.check()
     }
 
@@ -454,12 +475,19 @@ impl Config {
 
     /// The longest grace, a sweep's interval and what the provider takes to destroy are 30 days at most.
     fn check_sweeps(&self) -> Result<(), ConfigError> {
-        if (1..=LONGEST_SWEEP_HOURS).contains(&self.keys.sweep_every_hours) {
+        let kms = self.root.aws_kms.as_deref();
+        let window = kms.filter(|_| self.root.provider == RootKind::AwsKms);
+        let window_hours = window.map_or(0, |kms| 24 * u32::from(kms.deletion_days));
+        let longest = FINAL_HOURS.saturating_sub(GRACE_HOURS + window_hours);
+        if (1..=longest).contains(&self.keys.sweep_every_hours) {
             return Ok(());
         }
         Err(ConfigError::value(
             "keys.sweep_every_hours",
-            format!("must be 1 to {LONGEST_SWEEP_HOURS}: erasures must be final within 30 days"),
+            format!(
+                "must be 1 to {longest}: the longest grace (14 days), a sweep's interval and what the provider takes to destroy a \
+                 key (root.aws_kms.deletion_days) are 30 days at most"
+            ),
         ))
     }
 
@@ -470,14 +498,18 @@ impl Config {
                 "must differ from listen, e.g. 127.0.0.1:7480",
             ));
         }
-        if self.root.starts_with(&self.data) {
+        self.root.check()?;
+        // Also one that is not in use: it may still hold the keys of what was sealed before.
+        let dir = self.root.file.as_ref().map(|file| file.dir.as_path());
+        let lies_in = |place: &Path| dir.is_some_and(|dir| dir.starts_with(place));
+        if lies_in(&self.data) {
             return Err(ConfigError::value(
                 "root",
                 "must lie outside data, so that a backup of data never holds the keys that open it",
             ));
         }
         match &self.store {
-            Store::Local(store) if self.root.starts_with(store) => {
+            Store::Local(store) if lies_in(store) => {
                 Err(ConfigError::value("root", "must lie outside store.local"))
             }
             Store::Local(_) => Ok(()),

@@ -136,6 +136,145 @@ fn the_commented_bucket_of_the_example_is_every_key_of_s3() {
     );
 }
 
+/// The commented lines of the example, in the place of `root = "DIR"`.
+fn example_with_root(provider: &str) -> String {
+    let (_, rest) = EXAMPLE.split_once("# (root elsewhere)\n").unwrap();
+    let (root, _) = rest.split_once("# (end of root)\n").unwrap();
+    let root: Vec<_> = root.lines().filter_map(|line| line.strip_prefix("#: ")).collect();
+    let root = root.join("\n").replace("\"pkcs11\"", &format!("\"{provider}\""));
+    let line = "root = \"/var/lib/callvault/root\"\n";
+    assert!(EXAMPLE.contains(line));
+    EXAMPLE.replace(line, "") + "\n" + &root
+}
+
+#[test]
+fn the_commented_roots_of_the_example_are_every_key_of_each_provider() {
+    let example = Config::parse(&example_with_root("pkcs11")).unwrap();
+    assert_eq!(example.root.provider, RootKind::Pkcs11);
+    let (token, kms) = (example.root.pkcs11.unwrap(), example.root.aws_kms.unwrap());
+    let smallest: RootPkcs11 = toml::from_str("module = \"m\"\ntoken = \"t\"\npin_file = \"p\"").unwrap();
+    assert_eq!(
+        (&token.name, token.call_seconds),
+        (&smallest.name, smallest.call_seconds)
+    );
+    let smallest: RootAwsKms = toml::from_str("region = \"mx-central-1\"").unwrap();
+    let unset = RootAwsKms {
+        endpoint: None,
+        ca_file: None,
+        profile: None,
+        credentials_file: None,
+        ..*kms.clone()
+    };
+    assert_eq!(unset, smallest);
+    let keys = |value: toml::Table| value.len();
+    assert_eq!(
+        keys(toml::Table::try_from(&token).unwrap()) + 1,
+        6,
+        "pin_env is said in words"
+    );
+    assert_eq!(keys(toml::Table::try_from(&*kms).unwrap()), 12);
+    for provider in ["file", "aws_kms"] {
+        let example = Config::parse(&example_with_root(provider)).unwrap();
+        assert_eq!(example.root.provider.to_string(), provider);
+    }
+}
+
+#[test]
+fn a_root_is_a_directory_or_names_a_provider() {
+    let table = |table: &str| Config::parse(&format!("{}\n{table}", SMALLEST.replace("root = \"/r\"\n", "")));
+    let short = Config::parse(SMALLEST).unwrap();
+    let long = table("[root]\nprovider = \"file\"\nfile = { dir = \"/r\" }").unwrap();
+    assert_eq!(short.root, long.root);
+    assert_eq!(short.root.dir(), Some(Path::new("/r")));
+    let token = "pkcs11 = { module = \"m\", token = \"t\"";
+    let kms = "aws_kms = { region = \"us-east-1\"";
+    for (lines, key) in [
+        ("provider = \"vault\"".to_owned(), "vault"),
+        ("file = { dir = \"/r\" }".to_owned(), "provider"),
+        (
+            "provider = \"pkcs11\"\nfile = { dir = \"/r\" }".to_owned(),
+            "root.pkcs11: ",
+        ),
+        ("provider = \"aws_kms\"".to_owned(), "root.aws_kms: "),
+        (
+            "provider = \"file\"\nfile = { dir = \"/d/root\" }".to_owned(),
+            "root: ",
+        ),
+        (
+            format!("provider = \"pkcs11\"\n{token} }}"),
+            "root.pkcs11.pin_file: ",
+        ),
+        (
+            format!("provider = \"pkcs11\"\n{token}, pin_file = \"p\", pin_env = \"P\" }}"),
+            "root.pkcs11.pin_file: ",
+        ),
+        (
+            format!("provider = \"pkcs11\"\n{token}, pin_env = \"P=1\" }}"),
+            "root.pkcs11.pin_env: ",
+        ),
+        (
+            format!("provider = \"pkcs11\"\n{token}, pin = \"4711\" }}"),
+            "pin",
+        ),
+        (
+            format!("provider = \"pkcs11\"\n{token}, pin_env = \"P\", name = \"a/b\" }}"),
+            "root.pkcs11.name: ",
+        ),
+        (
+            format!("provider = \"pkcs11\"\n{token}, pin_env = \"P\", call_seconds = 61 }}"),
+            "root.pkcs11.call_seconds: ",
+        ),
+        (
+            "provider = \"pkcs11\"\npkcs11 = { module = \"m\", token = \"\", pin_env = \"P\" }".to_owned(),
+            "root.pkcs11.token: ",
+        ),
+        (
+            format!("provider = \"aws_kms\"\n{kms}, deletion_days = 6 }}"),
+            "root.aws_kms.deletion_days: ",
+        ),
+        (
+            format!("provider = \"aws_kms\"\n{kms}, deletion_days = 31 }}"),
+            "root.aws_kms.deletion_days: ",
+        ),
+        (
+            format!("provider = \"aws_kms\"\n{kms}, name = \"aws-x\" }}"),
+            "root.aws_kms.name: ",
+        ),
+        (
+            format!("provider = \"aws_kms\"\n{kms}, endpoint = \"http://kms.example.com\" }}"),
+            "root.aws_kms.endpoint: ",
+        ),
+        (
+            format!("provider = \"aws_kms\"\n{kms}, ca_file = \"/ca\" }}"),
+            "root.aws_kms.ca_file: ",
+        ),
+        (
+            format!("provider = \"aws_kms\"\n{kms}, secret = \"x\" }}"),
+            "secret",
+        ),
+    ] {
+        let refused = table(&format!("[root]\n{lines}")).unwrap_err().to_string();
+        assert!(refused.contains(key), "{lines} -> {refused}");
+        assert!(
+            !refused.contains("is not valid") || !key.ends_with(": "),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn a_vault_serves_without_its_root_for_a_bounded_time() {
+    for seconds in [0, 299, 604_801] {
+        let refused = refusal(&format!(
+            "{SMALLEST}\n[keys]\nserve_without_root_seconds = {seconds}"
+        ));
+        assert!(
+            refused.starts_with("keys.serve_without_root_seconds: "),
+            "{refused}"
+        );
+    }
+}
+
 #[test]
 fn the_configuration_of_the_tour_is_good() {
     let tour = Config::parse(include_str!("../examples/s3.toml")).unwrap();
@@ -213,7 +352,7 @@ fn a_certificate_is_listed_once() {
 #[test]
 fn dev_mode_is_for_loopback() {
     let dev = Config::dev(Path::new("callvault-data"), "127.0.0.1:7443".parse().unwrap()).unwrap();
-    assert_eq!(dev.root, Path::new("callvault-data.root"));
+    assert_eq!(dev.root.dir(), Some(Path::new("callvault-data.root")));
     assert_eq!(dev.ops_listen, None);
     assert!(Config::dev(Path::new("d"), "[::1]:0".parse().unwrap()).is_ok());
     let refused = Config::dev(Path::new("d"), "0.0.0.0:7443".parse().unwrap()).unwrap_err();

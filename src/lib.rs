@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod app;
+mod aws;
 pub mod blob;
 pub mod cli;
 pub mod client;

@@ -30,6 +30,8 @@ pub const PANICS: &str = "callvault_panics_total";
 pub const CERTIFICATES_READ: &str = "callvault_certificates_read_total";
 /// TLS handshakes that failed; label `reason`: `timeout`, `crowded`, `certificate`, `protocol`, `io`.
 pub const HANDSHAKES_FAILED: &str = "callvault_handshakes_failed_total";
+/// How long ago the root provider last gave the key that is open, seconds.
+pub const ROOT_SILENCE: &str = "callvault_root_silence_seconds";
 
 /// Bounds of the histogram of [`CALL_SECONDS`].
 const SECONDS: &[f64] = &[
@@ -75,6 +77,11 @@ fn describe() {
     metrics::describe_counter!(
         CERTIFICATES_READ,
         "times that certificates were read again, by outcome"
+    );
+    metrics::describe_gauge!(
+        ROOT_SILENCE,
+        metrics::Unit::Seconds,
+        "since the root provider last gave the key that is open"
     );
     metrics::describe_counter!(HANDSHAKES_FAILED, "TLS handshakes that failed, by reason");
 }

@@ -7,7 +7,9 @@ use tokio::{
     time::{self, Instant, Interval, MissedTickBehavior},
 };
 
-use crate::{config, server::Health, vault::Vault};
+use crate::{config, server::Health, telemetry, vault::Vault};
+
+use super::causes;
 
 /// After the start's own work.
 const FIRST_ORPHANS: Duration = Duration::from_secs(600);
@@ -19,6 +21,7 @@ const ERASURES: Duration = Duration::from_secs(60);
 /// After the start's own work; a server that is restarted every day must still sweep.
 const FIRST_SWEEP: Duration = Duration::from_secs(900);
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
+const ROOT: Duration = Duration::from_secs(60);
 const UPLOADS: Duration = Duration::from_secs(60);
 const HEALTH: Duration = Duration::from_secs(1);
 
@@ -35,6 +38,7 @@ impl Background {
         let sweeps = tokio::spawn(sweep(Arc::clone(vault), keys.sweep_every_hours));
         let keys = tokio::spawn(rotate_keys(Arc::clone(vault), keys.rotate_after_days));
         let erasures = tokio::spawn(carry_out_erasures(Arc::clone(vault)));
+        let root = tokio::spawn(watch_root(Arc::clone(vault)));
         let health = tokio::spawn(watch_health(Arc::clone(vault), health));
         Self(vec![
             orphans.abort_handle(),
@@ -43,6 +47,7 @@ impl Background {
             keys.abort_handle(),
             erasures.abort_handle(),
             sweeps.abort_handle(),
+            root.abort_handle(),
             health.abort_handle(),
         ])
     }
@@ -135,6 +140,29 @@ async fn sweep(vault: Arc<Vault>, every_hours: u32) {
     }
 }
 
+/// Asks the root's provider whether it is still there.
+async fn watch_root(vault: Arc<Vault>) {
+    let mut each_minute = every(Duration::ZERO, ROOT);
+    loop {
+        each_minute.tick().await;
+        let was_away = vault.warning().is_some();
+        match vault.check_root().await {
+            Ok(()) if was_away => tracing::info!("the root provider answers again"),
+            Ok(()) => {}
+            Err(error) => {
+                let silent_seconds = vault.root_silence().as_secs();
+                tracing::error!(
+                    %error,
+                    cause = error.source.as_deref().map(|cause| causes(cause)),
+                    silent_seconds,
+                    "the root provider does not give the key that is open; content is served until keys.serve_without_root_seconds"
+                );
+            }
+        }
+        metrics::gauge!(telemetry::ROOT_SILENCE).set(vault.root_silence().as_secs_f64());
+    }
+}
+
 /// Tells probes when the vault takes nothing in any more.
 async fn watch_health(vault: Arc<Vault>, health: Health) {
     let mut each_second = every(HEALTH, HEALTH);
@@ -142,6 +170,7 @@ async fn watch_health(vault: Arc<Vault>, health: Health) {
         each_second.tick().await;
         let lost = vault.health().err().map(|error| error.reason);
         health.suspend(lost).await;
+        health.warn(vault.warning());
     }
 }
 

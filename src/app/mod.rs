@@ -18,6 +18,7 @@ mod index;
 mod instance;
 mod lock;
 mod offline;
+mod root;
 mod store;
 mod vault;
 
@@ -38,6 +39,7 @@ pub use dev::{CLIENT_FILE, TENANT as DEV_TENANT};
 pub use harden::harden;
 pub use instance::{Instance, Mode};
 pub use offline::{Offline, Rebuilt};
+pub use root::check_root;
 pub use store::check_store;
 
 /// Why nothing could be started. Every text says what to do.

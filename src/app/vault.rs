@@ -1,4 +1,4 @@
-//! A vault over its concrete parts: a directory as a bucket, sled as an index, files as a root.
+//! A vault over its concrete parts: a bucket, sled as an index, whoever holds the root.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -11,12 +11,11 @@ use crate::{
     crypto::rng::SystemRng,
     domain::clock::{Clock, Rng, SystemClock},
     index::IndexError,
-    keys::file::FileRoot,
     spool::Directory,
     vault::{OpenError, Opened, UploadSettings, Vault, VaultSettings},
 };
 
-use super::{AppError, index, lock::DataLock, store};
+use super::{AppError, index, lock::DataLock, root, store};
 
 /// Tells whether a bucket holds a vault.
 const MANIFEST: &str = "vault/manifest";
@@ -78,7 +77,7 @@ impl OpenVault {
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::new());
         let store = store::open(config, &clock, &rng).await?;
         check_root(&*store, config, how).await?;
-        let root = FileRoot::open(&config.root, Arc::clone(&rng))?;
+        let root = root::open(config, &rng).await?;
         let spool = config.data.join("spool");
         let settings = VaultSettings {
             region: config.region()?,
@@ -101,7 +100,10 @@ impl OpenVault {
             .await
             .map_err(std::io::Error::other)??;
         let store = Arc::new(Patient::new(store, Patience::default()));
-        let opened = Vault::open(settings, store, Arc::new(index), Arc::new(root), clock, rng).await?;
+        let opened = Vault::open(settings, store, Arc::new(index), root, clock, rng).await?;
+        opened
+            .vault
+            .serve_without_root_for(config.keys.serve_without_root());
         if let Some(replayed) = &opened.replayed {
             tracing::info!(
                 leaves = replayed.leaves,
@@ -121,21 +123,22 @@ impl OpenVault {
     }
 }
 
-/// A bucket with a vault in it needs its own root: a new one would only hide the loss.
+/// A bucket with a vault in it needs its own root: a new one would only hide the loss. That a directory is empty is seen here;
+/// other providers say that they have no such key when they are asked for it.
 async fn check_root(store: &dyn BlobStore, config: &Config, how: How) -> Result<(), AppError> {
     let manifest = ObjectKey::parse(MANIFEST)?;
-    match store.head(&manifest).await {
+    let found = store.head(&manifest).await;
+    let empty = config.root.dir().filter(|dir| is_empty(dir));
+    match (found, empty) {
         // Its making was cut short before its first key: nothing was ever sealed in it, so it may be made.
-        Ok(_) if is_empty(&config.root) && !(how.may_make && holds_nothing(store).await?) => {
-            Err(AppError::NoRoot {
-                root: config.root.clone(),
-            })
-        }
-        Err(StoreError::NotFound) if !how.may_make => Err(AppError::NoVault {
+        (Ok(_), Some(root)) if !(how.may_make && holds_nothing(store).await?) => Err(AppError::NoRoot {
+            root: root.to_owned(),
+        }),
+        (Err(StoreError::NotFound), _) if !how.may_make => Err(AppError::NoVault {
             data: config.data.clone(),
         }),
-        Ok(_) | Err(StoreError::NotFound) => Ok(()),
-        Err(error) => Err(error.into()),
+        (Ok(_) | Err(StoreError::NotFound), _) => Ok(()),
+        (Err(error), _) => Err(error.into()),
     }
 }
 
@@ -185,7 +188,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config::dev(&dir.path().join("data"), ([127, 0, 0, 1], 0).into()).unwrap();
         OpenVault::open(&config, MAKE).await.unwrap().close().await;
-        for key in fs::read_dir(&config.root).unwrap() {
+        for key in fs::read_dir(config.root.dir().unwrap()).unwrap() {
             fs::remove_file(key.unwrap().path()).unwrap();
         }
         fs::remove_dir_all(config.data.join("index")).unwrap();

@@ -90,16 +90,14 @@ impl S3 {
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.check_bucket()?;
-        self.check_endpoint()?;
+        check_endpoint(
+            "store.s3",
+            self.endpoint.as_deref(),
+            self.ca_file.is_some(),
+            self.allow_http,
+        )?;
         self.check_tags()?;
-        if self.region.is_empty()
-            || !self
-                .region
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        {
-            return refuse("region", "must be a region's name, e.g. us-east-1");
-        }
+        check_region("store.s3", &self.region)?;
         let least = |key: &str, value, least| at_least_in("store.s3", key, value, least);
         least("attempts", u64::from(self.attempts), 1)?;
         at_most_in("store.s3", "attempts", u64::from(self.attempts), 10)?;
@@ -119,33 +117,6 @@ impl S3 {
             "bucket",
             "must be a bucket's name: 3 to 63 letters, digits, dots and hyphens",
         )
-    }
-
-    fn check_endpoint(&self) -> Result<(), ConfigError> {
-        let Some(endpoint) = &self.endpoint else {
-            return match &self.ca_file {
-                Some(_) => refuse(
-                    "ca_file",
-                    "is for an endpoint of your own; AWS's authorities are the machine's",
-                ),
-                None => Ok(()),
-            };
-        };
-        let Some((scheme, host)) = host_of(endpoint) else {
-            return refuse(
-                "endpoint",
-                "must be https://host[:port], without path, user or query",
-            );
-        };
-        match scheme {
-            "https" => Ok(()),
-            _ if self.ca_file.is_some() => refuse("ca_file", "is of no use with an http:// endpoint"),
-            _ if self.allow_http || is_loopback(&host) => Ok(()),
-            _ => refuse(
-                "endpoint",
-                "plain http to another machine shows and risks everything but content; use https, or set allow_http = true",
-            ),
-        }
     }
 
     fn check_tags(&self) -> Result<(), ConfigError> {
@@ -174,6 +145,52 @@ impl S3 {
 
 fn refuse(key: &str, message: &str) -> Result<(), ConfigError> {
     Err(ConfigError::value(format!("store.s3.{key}"), message))
+}
+
+/// What requests are signed for.
+pub(super) fn check_region(table: &str, region: &str) -> Result<(), ConfigError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    if !region.is_empty() && region.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(ConfigError::value(
+        format!("{table}.region"),
+        "must be a region's name, e.g. us-east-1",
+    ))
+}
+
+/// Where a service of AWS's, or one that speaks like it, is.
+pub(super) fn check_endpoint(
+    table: &str,
+    endpoint: Option<&str>,
+    has_ca_file: bool,
+    allow_http: bool,
+) -> Result<(), ConfigError> {
+    let refuse = |key: &str, message: &str| Err(ConfigError::value(format!("{table}.{key}"), message));
+    let Some(endpoint) = endpoint else {
+        return match has_ca_file {
+            true => refuse(
+                "ca_file",
+                "is for an endpoint of your own; AWS's authorities are the machine's",
+            ),
+            false => Ok(()),
+        };
+    };
+    let Some((scheme, host)) = host_of(endpoint) else {
+        return refuse(
+            "endpoint",
+            "must be https://host[:port], without path, user or query",
+        );
+    };
+    match scheme {
+        "https" => Ok(()),
+        _ if has_ca_file => refuse("ca_file", "is of no use with an http:// endpoint"),
+        _ if allow_http || is_loopback(&host) => Ok(()),
+        _ => refuse(
+            "endpoint",
+            "plain http to another machine shows and risks everything but content; use https, or set allow_http = true",
+        ),
+    }
 }
 
 /// Scheme and host of an endpoint that has nothing else but a port.

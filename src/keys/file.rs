@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! epoch-<n>.key   "CVE1" | vault id (16) | epoch u64be | provider key (32) | wrapped epoch key (60) | CRC-32C u32be
-//! anchor          "CVA1" | protobuf of the anchor | CRC-32C u32be
+//! anchor          as `anchor` has it
 //! ```
 
 use std::{
@@ -12,25 +12,23 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
-use prost::Message;
 use zeroize::Zeroizing;
 
 use crate::{
     crypto::{aead, context, secret::EpochKey, secret::Secret},
-    domain::{clock::Rng, ids::VaultId},
-    proto::storage,
+    domain::clock::Rng,
 };
 
-use super::provider::{
-    Anchor, AnchoredHead, Destruction, EpochGrant, EpochLabel, ProviderError, RootProvider,
+use super::{
+    anchor::{self, checked},
+    provider::{Anchor, Destruction, EpochGrant, EpochLabel, ProviderError, RootProvider},
 };
 
 const EPOCH_MAGIC: &[u8; 4] = b"CVE1";
-const ANCHOR_MAGIC: &[u8; 4] = b"CVA1";
 const WRAPPED_LEN: usize = 60;
 const EPOCH_LEN: usize = 4 + 16 + 8 + 32 + WRAPPED_LEN + 4;
 
@@ -39,6 +37,8 @@ const EPOCH_LEN: usize = 4 + 16 + 8 + 32 + WRAPPED_LEN + 4;
 pub struct FileRoot {
     dir: PathBuf,
     rng: Arc<dyn Rng>,
+    /// Of two that make an epoch at once, the second finds the first's.
+    making: Mutex<()>,
 }
 
 impl FileRoot {
@@ -62,6 +62,7 @@ impl FileRoot {
         Ok(Self {
             dir: dir.to_owned(),
             rng,
+            making: Mutex::new(()),
         })
     }
 
@@ -117,6 +118,7 @@ impl RootProvider for FileRoot {
     }
 
     async fn create_epoch(&self, label: EpochLabel) -> Result<EpochGrant, ProviderError> {
+        let _alone = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let file = match self.read_epoch(label)? {
             Some(made_before) => made_before,
             None => self.new_epoch(label)?,
@@ -137,6 +139,10 @@ impl RootProvider for FileRoot {
 
     /// Overwrites the file, then removes it. A solid-state disk may keep the old blocks until it erases them.
     async fn destroy(&self, label: EpochLabel, _handle: &str) -> Result<Destruction, ProviderError> {
+        // What is damaged may be destroyed; what is another vault's may not.
+        if let Err(ProviderError::NoSuchKey) = self.read_epoch(label) {
+            return Err(ProviderError::NoSuchKey);
+        }
         let path = self.epoch_path(label.epoch);
         let destroy = || -> io::Result<()> {
             let mut file = match OpenOptions::new().write(true).open(&path) {
@@ -154,16 +160,25 @@ impl RootProvider for FileRoot {
         Ok(Destruction::Destroyed)
     }
 
+    async fn destruction(
+        &self,
+        label: EpochLabel,
+        _handle: &str,
+    ) -> Result<Option<Destruction>, ProviderError> {
+        let found = self.epoch_path(label.epoch).try_exists().map_err(unavailable)?;
+        Ok((!found).then_some(Destruction::Destroyed))
+    }
+
     async fn anchor(&self) -> Result<Option<Anchor>, ProviderError> {
         match read_secret(&self.dir.join("anchor")) {
-            Ok(bytes) => decode_anchor(&bytes).map(Some),
+            Ok(bytes) => anchor::decode(&bytes).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(unavailable(error)),
         }
     }
 
     async fn advance(&self, anchor: &Anchor) -> Result<(), ProviderError> {
-        self.write(&self.dir.join("anchor"), &encode_anchor(anchor))
+        self.write(&self.dir.join("anchor"), &anchor::encode(anchor))
     }
 }
 
@@ -204,58 +219,6 @@ impl EpochFile {
     }
 }
 
-fn encode_anchor(anchor: &Anchor) -> Vec<u8> {
-    let mut out = ANCHOR_MAGIC.to_vec();
-    let message = storage::Anchor {
-        vault_id: anchor.vault.as_bytes().to_vec().into(),
-        region_seq: anchor.region_seq,
-        heads: anchor
-            .heads
-            .iter()
-            .map(|h| storage::AnchoredHead {
-                origin: h.origin.clone(),
-                size: h.size,
-                root: h.root.to_vec().into(),
-            })
-            .collect(),
-    };
-    out.extend_from_slice(&message.encode_to_vec());
-    let crc = crc32c::crc32c(&out);
-    out.extend_from_slice(&crc.to_be_bytes());
-    out
-}
-
-fn decode_anchor(bytes: &[u8]) -> Result<Anchor, ProviderError> {
-    let corrupt = || ProviderError::Corrupt;
-    let message = storage::Anchor::decode(checked(bytes, ANCHOR_MAGIC)?).map_err(|_| corrupt())?;
-    let heads = message
-        .heads
-        .into_iter()
-        .map(|h| {
-            let root = <[u8; 32]>::try_from(&h.root[..]).map_err(|_| corrupt())?;
-            Ok(AnchoredHead {
-                origin: h.origin,
-                size: h.size,
-                root,
-            })
-        })
-        .collect::<Result<_, ProviderError>>()?;
-    Ok(Anchor {
-        vault: VaultId::from_slice(&message.vault_id).map_err(|_| corrupt())?,
-        region_seq: message.region_seq,
-        heads,
-    })
-}
-
-/// What lies between the magic and the checksum, if both are right.
-fn checked<'a>(bytes: &'a [u8], magic: &[u8; 4]) -> Result<&'a [u8], ProviderError> {
-    let (covered, crc) = bytes.split_last_chunk::<4>().ok_or(ProviderError::Corrupt)?;
-    if crc32c::crc32c(covered).to_be_bytes() != *crc {
-        return Err(ProviderError::Corrupt);
-    }
-    covered.strip_prefix(magic).ok_or(ProviderError::Corrupt)
-}
-
 /// Reads a file that only its owner may read.
 fn read_secret(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut file = File::open(path)?;
@@ -272,4 +235,57 @@ fn read_secret(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 
 fn unavailable(error: io::Error) -> ProviderError {
     ProviderError::Unavailable(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::rng::SystemRng;
+
+    mod promises {
+        use super::*;
+        use crate::keys::suite::Subject;
+
+        async fn make() -> Subject {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("root");
+            let open = move || {
+                let path = path.clone();
+                async move { FileRoot::open(&path, Arc::new(SystemRng::new())).unwrap() }
+            };
+            Subject::new(open, dir).await
+        }
+
+        crate::root_provider_suite!(make);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_epoch_is_corrupt_and_may_be_destroyed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = FileRoot::open(&dir.path().join("root"), Arc::new(SystemRng::new())).unwrap();
+        let label = EpochLabel {
+            vault: crate::domain::ids::VaultId::mint(crate::domain::clock::Timestamp(1), &SystemRng::new())
+                .unwrap(),
+            epoch: 1,
+        };
+        let grant = root.create_epoch(label).await.unwrap();
+        let path = root.epoch_path(1);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let refused = root.unwrap(label, &grant).await.unwrap_err();
+        assert!(matches!(refused, ProviderError::Corrupt), "{refused}");
+        let destroyed = root.destroy(label, &grant.handle).await.unwrap();
+        assert_eq!(destroyed, Destruction::Destroyed);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_anchor_is_corrupt() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = FileRoot::open(&dir.path().join("root"), Arc::new(SystemRng::new())).unwrap();
+        root.write(&dir.path().join("root/anchor"), b"CVA1 and no anchor")
+            .unwrap();
+        assert!(matches!(root.anchor().await, Err(ProviderError::Corrupt)));
+    }
 }

@@ -4,13 +4,20 @@
 //! epoch key -> region page slot -> tenant key -> tenant page slot -> DEK
 //! ```
 
+mod anchor;
+pub mod aws_kms;
 pub mod cache;
 pub mod file;
 pub mod gates;
+pub mod patient;
 mod pending;
+pub mod pkcs11;
 pub mod provider;
 pub mod region;
+pub mod standing;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod suite;
 pub mod tenant;
 
 use std::{
@@ -40,6 +47,7 @@ use gates::{Changes, Gate, Gates};
 use pending::{Pending, Reservation};
 use provider::ProviderError;
 use region::{EpochKeys, RegionKeys};
+use standing::Standing;
 use store::{KeyStore, KeyStoreError, Reserved, StoredKeyring, StoredPage, StoredTenantKey};
 use tenant::{NewTenant, NextIndexKey, NextVersion, StagedKeyring, TenantKeys};
 
@@ -70,6 +78,9 @@ pub enum KeyError {
     /// The root provider failed.
     #[error("the root provider failed")]
     Provider(#[from] ProviderError),
+    /// The root provider has not answered for longer than opened keys may serve without it.
+    #[error("the root provider has been silent for too long")]
+    RootSilent,
     /// The process ends.
     #[error("interrupted by the end of the process")]
     Interrupted,
@@ -160,6 +171,7 @@ pub struct Keys {
     gates: Gates,
     changes: Changes,
     pending: Pending,
+    standing: Standing,
 }
 
 impl Keys {
@@ -173,6 +185,7 @@ impl Keys {
         rng: Arc<dyn Rng>,
     ) -> Self {
         let cache = Cache::new(Arc::clone(&clock));
+        let standing = Standing::new(Arc::clone(&clock));
         Self {
             realm,
             region,
@@ -186,7 +199,18 @@ impl Keys {
             gates: Gates::default(),
             changes: Changes::default(),
             pending: Pending::default(),
+            standing,
         }
+    }
+
+    /// Whether what is open may still be used.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Whether an epoch is open with this key.
+    pub fn is_open_as(&self, epoch: u64, key: &crate::crypto::secret::EpochKey) -> bool {
+        self.epoch(epoch).is_ok_and(|open| open.is_of(key))
     }
 
     /// What needs a gate and must come to its end whatever becomes of its caller.
@@ -521,6 +545,7 @@ impl Keys {
     }
 
     async fn page(&self, tenant: &TenantId, page: &PageId) -> Result<Arc<PageState>, KeyError> {
+        self.standing.check()?;
         for _ in 0..LOOKS {
             let stored = self
                 .store

@@ -65,37 +65,73 @@ pub struct Anchor {
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
     /// There is no such key: destroyed, or somebody else's root.
-    #[error("no such root key; is this the root directory that belongs to this vault?")]
+    #[error("no such root key; is this the root that belongs to this vault?")]
     NoSuchKey,
     /// The wrapped key or the anchor does not authenticate.
     #[error("root material failed authentication")]
     Corrupt,
+    /// It lets nobody in, and will not until somebody does what the text says: asking again is useless, and may do harm.
+    #[error("the root provider refuses the vault: {0}")]
+    Refused(String),
     /// It cannot be asked now.
     #[error("the root provider is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl ProviderError {
+    /// It cannot be asked now, because of this.
+    pub fn unavailable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable(cause.into())
+    }
+}
+
 /// Holds the root of a region's keys.
 ///
-/// Every call is idempotent by its label and may be repeated after a failure.
+/// Every call is idempotent by its label and may be repeated after a failure. A caller that goes away leaves it done or undone.
 #[async_trait]
 pub trait RootProvider: Send + Sync + fmt::Debug {
     /// Its kind: "file", "pkcs11", "aws_kms".
     fn kind(&self) -> &'static str;
 
-    /// Makes an epoch under a provider key of its own, or returns the one made before for this label.
+    /// Makes an epoch under a provider key of its own, or returns the one made before for this label: the same handle, but
+    /// perhaps another epoch key wrapped under the same provider key. What was returned and kept is what counts.
     async fn create_epoch(&self, label: EpochLabel) -> Result<EpochGrant, ProviderError>;
 
     /// Opens an epoch key.
     async fn unwrap(&self, label: EpochLabel, grant: &EpochGrant) -> Result<EpochKey, ProviderError>;
 
     /// Destroys the provider key behind a handle, and with it every copy of the wrapped epoch key. An empty handle means the
-    /// label's, if it has one: whoever gave an epoch up may not have been told. What is gone already is destroyed.
+    /// label's, if it has one: whoever gave an epoch up may not have been told. What is gone already is destroyed. A handle of
+    /// another label destroys nothing of that label's.
     async fn destroy(&self, label: EpochLabel, handle: &str) -> Result<Destruction, ProviderError>;
+
+    /// What has become of a provider key by now: `None` while it lives, also if its destruction was called back.
+    async fn destruction(
+        &self,
+        label: EpochLabel,
+        handle: &str,
+    ) -> Result<Option<Destruction>, ProviderError>;
 
     /// The anchor, if one was ever set.
     async fn anchor(&self) -> Result<Option<Anchor>, ProviderError>;
 
     /// Replaces the anchor, durably.
     async fn advance(&self, anchor: &Anchor) -> Result<(), ProviderError>;
+}
+
+/// An epoch of a provider, and its key: opened twice, for what is sealed under it must open again.
+///
+/// # Errors
+/// [`ProviderError::Corrupt`] if the provider gives one key and then another; as [`RootProvider::create_epoch`] and
+/// [`RootProvider::unwrap`].
+pub async fn make_epoch(
+    provider: &dyn RootProvider,
+    label: EpochLabel,
+) -> Result<(EpochGrant, EpochKey), ProviderError> {
+    let grant = provider.create_epoch(label).await?;
+    let key = provider.unwrap(label, &grant).await?;
+    match provider.unwrap(label, &grant).await?.ct_eq(&key) {
+        true => Ok((grant, key)),
+        false => Err(ProviderError::Corrupt),
+    }
 }

@@ -195,6 +195,11 @@ impl EpochKeys {
         self.epoch
     }
 
+    /// Whether it was made of this key.
+    pub(super) fn is_of(&self, key: &EpochKey) -> bool {
+        self.page_key.ct_eq(&kdf::region_page_key(key))
+    }
+
     pub(super) fn new_page(
         &self,
         realm: &Realm,

@@ -37,6 +37,8 @@ struct State {
     serving: bool,
     /// What keeps the vault from taking anything in.
     suspended: Option<&'static str>,
+    /// What may soon do so.
+    warning: Option<&'static str>,
     /// Nothing makes it serve again once the drain has begun.
     stopped: bool,
 }
@@ -72,6 +74,11 @@ impl Health {
     /// Says that the vault lost what it needs to take anything in, by the reason that its errors give, or that it has it again.
     pub async fn suspend(&self, reason: Option<&'static str>) {
         self.change(|state| state.suspended = reason).await;
+    }
+
+    /// Says what may soon keep the vault from taking anything in, or that nothing does: probes still find it ready.
+    pub fn warn(&self, warning: Option<&'static str>) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).warning = warning;
     }
 
     /// Not serving, and watchers on the API's port are let go.
@@ -120,10 +127,11 @@ impl Health {
         HealthServer::new(HealthService::from_health_reporter(self.ops.clone()))
     }
 
-    /// For a probe: the status, and why.
+    /// For a probe: the status, and why, or what it is warned of.
     fn ready(&self) -> (StatusCode, &'static str) {
-        match self.state().unready() {
-            None => (StatusCode::OK, ""),
+        let state = self.state();
+        match state.unready() {
+            None => (StatusCode::OK, state.warning.unwrap_or_default()),
             Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
         }
     }

@@ -5,4 +5,5 @@ pub mod disk;
 pub mod faulty;
 pub mod fuzz;
 pub mod rng;
+pub mod root;
 pub mod world;

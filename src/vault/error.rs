@@ -134,6 +134,12 @@ impl From<KeyError> for Error {
                 "the root provider failed; tell the vault's operator",
             )
             .because(error),
+            KeyError::RootSilent => Self::new(
+                Kind::Unavailable,
+                "ROOT_UNAVAILABLE",
+                "the root provider has not answered for too long; nothing is read or stored until it does",
+            )
+            .because(error),
             KeyError::Store(KeyStoreError::Unavailable(cause)) if is_full(&**cause) => {
                 Self::new(Kind::Exhausted, "INDEX_FULL", "the index has no room").because(error)
             }

@@ -23,6 +23,7 @@ mod record;
 mod replay;
 mod requests;
 mod retention_class;
+mod root;
 mod rotation;
 mod rows;
 mod streams;
@@ -119,9 +120,11 @@ impl Vault {
     /// Whether the vault can take anything in.
     ///
     /// # Errors
-    /// Why not, until it is opened again: [`Kind::Exhausted`] (`INDEX_FULL`) after the index's disk was full, say.
+    /// Why not: [`Kind::Exhausted`] (`INDEX_FULL`) after the index's disk was full, until it is opened again;
+    /// [`Kind::Unavailable`] (`ROOT_UNAVAILABLE`) while the root provider has been silent for too long.
     pub fn health(&self) -> Result<(), Error> {
-        Ok(self.index.health()?)
+        self.index.health()?;
+        Ok(self.keys.standing().check()?)
     }
 
     /// Forgets unwrapped keys that have been in memory for as long as they may; to be called about every minute.

@@ -24,7 +24,7 @@ use crate::{
     index::{Change, Expect, Index, IndexError, Key, LogId, LogKind, Range, Scan, Scope},
     keys::{
         KeyError, Keys, Realm,
-        provider::{Anchor, AnchoredHead, EpochGrant, EpochLabel, ProviderError, RootProvider},
+        provider::{Anchor, AnchoredHead, EpochGrant, EpochLabel, ProviderError, RootProvider, make_epoch},
         region::{EpochKeys, RegionKeys},
     },
     ledger::{
@@ -120,7 +120,7 @@ pub enum OpenError {
     )]
     WrongIndex,
     /// The root belongs to another vault.
-    #[error("the root directory belongs to another vault; point root and bucket at the same one")]
+    #[error("the root belongs to another vault; point root and bucket at the same one")]
     WrongRoot,
     /// Another index serves this vault.
     #[error(
@@ -138,8 +138,18 @@ pub enum OpenError {
     )]
     Inconsistent(String),
     /// The root provider failed.
-    #[error("the root provider failed: {0}")]
+    #[error("the root provider failed: {}", Causes(.0))]
     Provider(#[from] ProviderError),
+    /// The newest epoch is another provider's.
+    #[error(
+        "the newest root epoch is held by the provider {held}, and the configuration names {named}; set root.provider back to {held}"
+    )]
+    OtherProvider {
+        /// Who holds it.
+        held: String,
+        /// Who is configured.
+        named: &'static str,
+    },
     /// Something else failed.
     #[error("{0}")]
     Vault(#[from] Error),
@@ -632,6 +642,13 @@ async fn open_epoch(
     in_bucket: &BTreeMap<LogId, LogReader>,
 ) -> Result<OpenEpoch, OpenError> {
     if let Some(row) = newest_epoch(parts, in_bucket).await? {
+        let named = parts.provider.kind();
+        if row.provider != named {
+            return Err(OpenError::OtherProvider {
+                held: row.provider,
+                named,
+            });
+        }
         let label = EpochLabel {
             vault: realm.vault,
             epoch: row.epoch,
@@ -660,8 +677,7 @@ async fn open_epoch(
         vault: realm.vault,
         epoch: 1,
     };
-    let grant = parts.provider.create_epoch(label).await?;
-    let key = parts.provider.unwrap(label, &grant).await?;
+    let (grant, key) = make_epoch(&*parts.provider, label).await?;
     let (region, sealed_keyring) =
         RegionKeys::create(realm, 1, &key, manifest, parts.clock.now(), &*parts.rng)?;
     let created = RootEpochCreated {

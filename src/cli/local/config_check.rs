@@ -26,6 +26,9 @@ pub(in crate::cli) struct Check {
     /// Reach the bucket as well, try what it can do, and say it
     #[arg(long)]
     store: bool,
+    /// Reach the root's provider as well, log in to it, and say whose root it is
+    #[arg(long)]
+    root: bool,
     /// The same, as `serve` takes it
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
@@ -33,13 +36,22 @@ pub(in crate::cli) struct Check {
 
 impl Command {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let Self::Check(Check { file, store, config }) = self;
+        let Self::Check(Check {
+            file,
+            store,
+            root,
+            config,
+        }) = self;
         let path = file.or(config).unwrap_or_default();
         let config = Config::load(&path)?;
         ServerTls::load(config.tls()?).map_err(|error| CliError::failed(error.to_string()))?;
         if store {
             let abilities = runtime()?.block_on(app::check_store(&config))?;
             terminal::say(abilities)?;
+        }
+        if root {
+            let found = runtime()?.block_on(app::check_root(&config))?;
+            terminal::say(found)?;
         }
         Ok(terminal::say(format!("{} is good", path.display()))?)
     }

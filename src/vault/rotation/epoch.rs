@@ -6,7 +6,7 @@ use crate::{
     domain::clock::Timestamp,
     index::{Change, Expect, IndexError, Key, Range, Row, Scan, Scope},
     keys::{
-        provider::{EpochGrant, EpochLabel},
+        provider::{EpochGrant, EpochLabel, make_epoch},
         region::EpochKeys,
     },
     ledger::{
@@ -40,12 +40,8 @@ impl Vault {
             epoch: intended + 1,
         };
         self.intend_epoch(operation, label.epoch).await?;
-        let grant = self.provider.create_epoch(label).await.map_err(provider_failed)?;
-        let key = self
-            .provider
-            .unwrap(label, &grant)
-            .await
-            .map_err(provider_failed)?;
+        let made = make_epoch(&*self.provider, label).await;
+        let (grant, key) = made.map_err(provider_failed)?;
         let sealed_keyring = self.keys.seal_region_keyring(label.epoch, &key)?;
         let next = Arc::new(EpochKeys::new(label.epoch, &key));
         drop(key);
@@ -210,7 +206,7 @@ impl Vault {
     }
 
     /// The newest epoch that is known, and its row's value.
-    pub(super) async fn newest_epoch(&self) -> Result<(EpochRow, Vec<u8>), Error> {
+    pub(in crate::vault) async fn newest_epoch(&self) -> Result<(EpochRow, Vec<u8>), Error> {
         let scan = Scan {
             range: Range::Epochs,
             reverse: true,

@@ -787,12 +787,7 @@ impl Vault {
             if !due || epoch.state == apply::DESTROYED {
                 continue;
             }
-            let answer = self
-                .provider
-                .destroy(self.label(epoch.epoch), &epoch.handle)
-                .await;
-            let answer = answer.map_err(|error| Error::from(crate::keys::KeyError::Provider(error)))?;
-            let scheduled = match answer {
+            let scheduled = match self.destruction(&epoch).await? {
                 Destruction::Destroyed => 0,
                 Destruction::Scheduled { at } if at.micros() == epoch.scheduled_micros => continue,
                 Destruction::Scheduled { at } => at.micros(),
@@ -818,6 +813,25 @@ impl Vault {
         }
         let gone = self.destroyed_epochs().await?;
         self.finish_destroyed(&gone).await
+    }
+}
+
+impl Vault {
+    /// What has become of an epoch's key whose destruction was scheduled. One that was called back is destroyed once more.
+    async fn destruction(&self, epoch: &EpochRow) -> Result<Destruction, Error> {
+        let failed = |error: ProviderError| Error::from(crate::keys::KeyError::Provider(error));
+        let label = self.label(epoch.epoch);
+        let now = self.provider.destruction(label, &epoch.handle).await;
+        match now.map_err(failed)? {
+            Some(answer) => Ok(answer),
+            None => {
+                tracing::error!(
+                    epoch = epoch.epoch,
+                    "somebody called the destruction of an epoch's key back; it is asked for again"
+                );
+                self.provider.destroy(label, &epoch.handle).await.map_err(failed)
+            }
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use super::*;
 mod certificate;
 mod erasure;
 mod reblind;
+mod root;
 mod rotation;
 mod sweep;
 
@@ -87,11 +88,12 @@ impl Bench {
 
     async fn open_with(&self, index: &Arc<MemoryIndex>, memory_budget: u64) -> Opened {
         let root: Arc<dyn RootProvider> = Arc::clone(&self.root) as _;
-        self.open_all(Arc::clone(index) as _, root, memory_budget).await
+        let opened = self.open_all(Arc::clone(index) as _, root, memory_budget).await;
+        opened.unwrap()
     }
 
     async fn open_over(&self, index: Arc<dyn Index>, root: Arc<dyn RootProvider>) -> Opened {
-        self.open_all(index, root, 256 << 20).await
+        self.open_all(index, root, 256 << 20).await.unwrap()
     }
 
     async fn open_all(
@@ -99,7 +101,7 @@ impl Bench {
         index: Arc<dyn Index>,
         root: Arc<dyn RootProvider>,
         memory_budget: u64,
-    ) -> Opened {
+    ) -> Result<Opened, OpenError> {
         let settings = VaultSettings {
             region: "mx-central".parse().unwrap(),
             country: "MX".into(),
@@ -121,7 +123,6 @@ impl Bench {
             Arc::clone(&self.rng),
         )
         .await
-        .unwrap()
     }
 }
 

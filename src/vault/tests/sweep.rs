@@ -428,6 +428,14 @@ impl RootProvider for Liar {
         Ok(crate::keys::provider::Destruction::Destroyed)
     }
 
+    async fn destruction(
+        &self,
+        _: EpochLabel,
+        _: &str,
+    ) -> Result<Option<crate::keys::provider::Destruction>, ProviderError> {
+        Ok(Some(crate::keys::provider::Destruction::Destroyed))
+    }
+
     async fn anchor(&self) -> Result<Option<crate::keys::provider::Anchor>, ProviderError> {
         self.0.anchor().await
     }

@@ -40,6 +40,8 @@ impl Vault {
         offset: u64,
     ) -> Result<UploadWriter, Error> {
         self.active_tenant(tenant).await?;
+        // Its key is open already, so nothing else asks.
+        self.keys.standing().check()?;
         let session = self.session(tenant, id).await?;
         session.state().must_be_open()?;
         let room = self.budget.reserve_for(tenant, SMALL_BYTES as u64).await?;
