@@ -79,6 +79,12 @@ write("request", "upload-commit", b"\x11" + text(1, "dev") + text(2, record) + n
 write("request", "upload-abort", b"\x12" + text(1, "dev") + text(2, record))
 write("request", "classes", b"\x13" + text(1, "dev") + number(2, 10) + text(3, "c3RhbmRhcmQ"))
 write("request", "tenants", b"\x08" + number(1, 10) + text(2, "ZGV2"))
+reference, grace = text(4, "CASE-1"), text(5, number(1, 86_400))
+write("request", "erasure-preview", b"\x1c" + text(1, "dev") + text(2, text(3, text(1, "+525512345678"))) + number(3, 1))
+write("request", "erasure-records", b"\x1d" + text(1, "dev") + text(2, text(1, text(1, record) + text(1, record))) + number(3, 1) + reference + grace)
+write("request", "erasure-query", b"\x1d" + text(1, "dev") + text(2, text(2, text(4, "c-1"))) + number(3, 5) + reference + text(6, bytes(32)))
+write("request", "erasure-tenant", b"\x1d" + text(1, "dev") + text(2, number(5, 1)) + number(3, 4) + reference + text(7, "e-1"))
+write("request", "erasures", b"\x20" + text(1, "dev") + number(2, 10) + text(3, "MDE4OTBhNWQ"))
 
 write("stream", "short", b"\x00\x05\x00\x01" + b"hello, caller")
 write("stream", "segments", b"\x10\x00\x01\x02" + bytes(range(256)) * 256)

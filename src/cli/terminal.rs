@@ -16,6 +16,34 @@ pub(super) fn say(text: impl Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
+/// Whether somebody may be asked, and sees the question.
+pub(super) fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks on standard error, and waits for a line. Cancel safe: the process may end while it waits.
+///
+/// # Errors
+/// [`io::Error`] if nobody answers any more.
+pub(super) async fn ask(question: String) -> io::Result<String> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // A thread of its own, which nobody waits for: one of the runtime's would keep an interrupted command from ending.
+    std::thread::spawn(move || {
+        // Nobody listens any more if the command was interrupted.
+        let _ = tell.send(answer_to(&question));
+    });
+    told.await
+        .unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into()))
+}
+
+fn answer_to(question: &str) -> io::Result<String> {
+    // Standard error is not held while somebody thinks: whoever interrupts is told so there.
+    write!(io::stderr().lock(), "{question}")?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}
+
 /// Writes an error to standard error.
 pub(super) fn complain(error: &dyn Display) {
     // There is nobody left to tell if this fails.

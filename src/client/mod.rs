@@ -44,6 +44,7 @@ mod config;
 mod connect;
 mod content;
 mod download;
+mod erasure;
 mod error;
 mod keys;
 mod messages;

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     domain::{
         clock::Timestamp,
-        ids::{OperationId, RecordId, RequestId, RetentionClassId, TenantId},
+        ids::{ErasureId, OperationId, RecordId, RequestId, RetentionClassId, TenantId},
         principal::{Principal, Role, TenantScope},
     },
     proto::v1,
@@ -112,6 +112,38 @@ const KINDS: &[Kind] = &[
             let _ = page::after::<OperationId>(&asked.page_token);
         });
     }),
+    kind::<v1::PreviewErasureRequest>(|bytes| {
+        taken(bytes, |asked: v1::PreviewErasureRequest| {
+            let _ = convert::target(asked.target.as_ref());
+            let _ = convert::ground(asked.ground);
+        });
+    }),
+    kind::<v1::RequestErasureRequest>(|bytes| taken(bytes, request_erasure)),
+    kind::<v1::CancelErasureRequest>(|bytes| {
+        taken(bytes, |asked: v1::CancelErasureRequest| erased(&asked.erasure_id));
+    }),
+    kind::<v1::GetErasureRequest>(|bytes| {
+        taken(bytes, |asked: v1::GetErasureRequest| erased(&asked.erasure_id));
+    }),
+    kind::<v1::ListErasuresRequest>(|bytes| {
+        taken(bytes, |asked: v1::ListErasuresRequest| {
+            let _ = convert::page_size(asked.page_size);
+            let _ = page::after::<ErasureId>(&asked.page_token);
+        });
+    }),
+    kind::<v1::GetCertificateRequest>(|bytes| {
+        taken(bytes, |asked: v1::GetCertificateRequest| {
+            erased(&asked.erasure_id)
+        });
+    }),
+    kind::<v1::RunSweepRequest>(|bytes| {
+        taken(bytes, |asked: v1::RunSweepRequest| requested(&asked.request_id));
+    }),
+    kind::<v1::GetSweepRequest>(|bytes| {
+        taken(bytes, |asked: v1::GetSweepRequest| {
+            let _ = required::<OperationId>(&asked.sweep_id, &Path::root("sweep_id"));
+        });
+    }),
 ];
 
 const fn kind<U: Name>(target: fn(Bytes)) -> Kind {
@@ -180,6 +212,16 @@ fn commit_upload(asked: v1::CommitUploadRequest) {
     if let Some(closing) = &asked.closing {
         let _ = convert::closing(closing, Timestamp(i64::MAX));
     }
+}
+
+fn request_erasure(asked: v1::RequestErasureRequest) {
+    if let Ok(tenant) = asked.tenant_id.parse() {
+        let _ = convert::erasure_spec(&tenant, "compliance", &asked);
+    }
+}
+
+fn erased(erasure: &str) {
+    let _ = required::<ErasureId>(erasure, &Path::root("erasure_id"));
 }
 
 fn named(tenant: &str) {

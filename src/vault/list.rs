@@ -12,7 +12,7 @@ use crate::{
     keys::tenant::TenantKeys,
 };
 
-use super::{Error, Vault, page_token, record::may_see, terms};
+use super::{Error, Kind, Vault, page_token, record::may_see, terms};
 
 /// Rows looked at for one page: a query that matches little answers with a short page and a token, not with a long wait.
 const ROWS_PER_PAGE: usize = 5_000;
@@ -51,7 +51,7 @@ impl Vault {
     /// Finds records that match and may be seen for this purpose.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](super::Kind) for a token that this vault did not give for this query and order.
+    /// [`Kind::Invalid`] for a token that this vault did not give for this query and order.
     pub async fn list(
         &self,
         tenant: &TenantId,
@@ -187,7 +187,12 @@ impl Vault {
         let mut opened = Vec::with_capacity(keys.len());
         for ((key, id), value) in keys.into_iter().zip(ids).zip(values) {
             let record = match value {
-                Some(value) => Some(self.open_record(&self.parse_row(tenant, &id, value)?).await?.0),
+                Some(value) => match self.open_record(&self.parse_row(tenant, &id, value)?).await {
+                    Ok((record, _)) => Some(record),
+                    // It was shredded since its row was read: that is no fault of the others.
+                    Err(error) if error.kind == Kind::Shredded => None,
+                    Err(error) => return Err(error),
+                },
                 None => None,
             };
             // A row that a correction left behind stands at a time that is no longer the record's.

@@ -5,6 +5,7 @@
 mod certificate;
 mod commands;
 mod crash;
+mod erasing;
 mod resume;
 mod support;
 mod vault;

@@ -29,6 +29,7 @@ use super::{
         After, Draw, Etag, Fault, Harm, Op, Other, Storm, Which, class_id, external_id, history, purpose,
         request_id, tenant_id,
     },
+    sessions::Sessions,
 };
 
 /// Every random history agrees with the model, survives what happens to it, and comes back from the bucket alone.
@@ -101,6 +102,7 @@ struct Drive {
     world: World,
     model: Model,
     uploads: Vec<Upload>,
+    sessions: Sessions,
     snapshot: Option<Snapshot>,
     /// Blobs that failed puts may have left.
     orphans: usize,
@@ -152,6 +154,7 @@ impl Drive {
             world,
             model,
             uploads: Vec::new(),
+            sessions: Sessions::default(),
             snapshot: None,
             orphans: 0,
             answered: true,
@@ -214,7 +217,34 @@ impl Drive {
             Op::Cut(op, after) => self.cut(op, *after).await,
             Op::FaultyStart { fault, lose } => self.faulty_start(*fault, *lose).await,
             Op::Weather(storm, ops, after) => self.weather(*storm, ops, *after).await,
+            Op::Begin(..) | Op::Write { .. } | Op::Commit { .. } | Op::CommitAgain(_) | Op::Abort(_) => {
+                self.resume(op).await;
+            }
             op => self.call(op, Weather::Fair).await,
+        }
+    }
+
+    /// What happens to a resumable upload.
+    async fn resume(&mut self, op: &Op) {
+        let vault = Arc::clone(self.vault());
+        match op {
+            Op::Begin(draw) => {
+                let upload = self.upload(draw);
+                self.sessions.begin(&vault, &self.model, upload).await;
+            }
+            Op::Write {
+                which,
+                length,
+                settle,
+            } => self.sessions.write(&vault, *which, *length, *settle).await,
+            Op::Commit { which, says_more } => {
+                self.sessions
+                    .commit(&vault, &mut self.model, *which, *says_more)
+                    .await;
+            }
+            Op::CommitAgain(which) => self.sessions.commit_again(&vault, &self.model, *which).await,
+            Op::Abort(which) => self.sessions.abort(&vault, *which).await,
+            other => panic!("nothing resumable: {other:?}"),
         }
     }
 
@@ -980,6 +1010,9 @@ impl Drive {
 
     /// Closes, deletes the index, rebuilds it from the bucket, and compares everything.
     async fn end(&mut self) {
+        let vault = Arc::clone(self.vault());
+        self.sessions.abort_all(&vault).await;
+        drop(vault);
         self.verify().await;
         self.compare_everything().await;
         self.lose_index(false).await;

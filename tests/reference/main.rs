@@ -12,4 +12,5 @@ mod kit;
 mod messages;
 mod model;
 mod ops;
+mod sessions;
 mod weather;

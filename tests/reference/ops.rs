@@ -79,6 +79,20 @@ pub(crate) enum Op {
         etag: Etag,
         request: Option<u8>,
     },
+    /// A resumable upload begins.
+    Begin(Box<Draw>),
+    /// Some of it arrives, and is made durable or not.
+    Write {
+        which: usize,
+        length: usize,
+        settle: bool,
+    },
+    Commit {
+        which: usize,
+        says_more: bool,
+    },
+    CommitAgain(usize),
+    Abort(usize),
     Advance(i64),
     Restart,
     Crash,
@@ -247,6 +261,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (fault(), plain()).prop_map(|(f, op)| Op::Faulty(f, Box::new(op))),
         1 => (change(), after()).prop_map(|(op, after)| Op::Cut(Box::new(op), after)),
         1 => weather(),
+        4 => resumable(),
         1 => prop_oneof![
             3 => Just(Op::Restart),
             3 => (option::weighted(0.7, tenant()), option::weighted(0.3, 0..20u8))
@@ -295,6 +310,18 @@ fn change() -> impl Strategy<Value = Op> {
             .prop_map(|(tenant, which, fields, described, etag, request)| {
                 Op::Update { tenant, which, fields, described, etag, request }
             }),
+    ]
+}
+
+fn resumable() -> impl Strategy<Value = Op> {
+    let length = prop_oneof![3 => 1..2_000usize, 3 => 1..200_000usize, 1 => Just(9 << 20)];
+    prop_oneof![
+        4 => draw().prop_map(|draw| Op::Begin(Box::new(draw.at_leisure()))),
+        6 => (any::<usize>(), length, any::<bool>())
+            .prop_map(|(which, length, settle)| Op::Write { which, length, settle }),
+        3 => (any::<usize>(), prop::bool::weighted(0.2)).prop_map(|(which, says_more)| Op::Commit { which, says_more }),
+        1 => any::<usize>().prop_map(Op::CommitAgain),
+        1 => any::<usize>().prop_map(Op::Abort),
     ]
 }
 
@@ -740,6 +767,14 @@ fn label_key(n: u8) -> callvault::domain::text::LabelKey {
 }
 
 impl Draw {
+    /// As a resumable upload: nothing is expected of it, its names are its own, and it has content.
+    fn at_leisure(mut self) -> Self {
+        (self.expected, self.request, self.described.external) = (5, None, None);
+        self.length = self.length.max(1);
+        self.described.duration = self.described.duration.filter(|millis| *millis >= 0);
+        self
+    }
+
     pub(crate) fn content(&self) -> Bytes {
         if self.seed.is_multiple_of(3) && self.expected == u8::MAX {
             return "¿qué tal? ".repeat(self.length / 11 + 1).into_bytes()[..self.length]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod certificates;
+mod erasure;
 mod harness;
 mod keys;
 mod listing;
@@ -15,6 +16,7 @@ mod resuming;
 mod secrecy;
 mod sharing;
 mod streams;
+mod sweeping;
 mod tenants;
 mod updating;
 mod uploading;

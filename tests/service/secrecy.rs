@@ -189,6 +189,7 @@ async fn reflection_tells_of_the_api_and_of_nothing_else() {
     assert_eq!(
         names,
         [
+            "callvault.v1.ErasureService",
             "callvault.v1.KeyService",
             "callvault.v1.RecordService",
             "callvault.v1.TenantService"

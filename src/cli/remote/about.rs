@@ -1,7 +1,5 @@
 //! What is said of a recording or a message when it goes in.
 
-use std::collections::BTreeSet;
-
 use clap::Args;
 use prost_types::{Duration, Timestamp};
 
@@ -107,13 +105,9 @@ impl About {
         self.start.is_some_and(|start| start.ago)
     }
 
-    /// Refuses two values of one label: a map would keep the last and say nothing.
+    /// Refuses what is said twice.
     pub(super) fn check(&self) -> Result<(), CliError> {
-        let mut keys = BTreeSet::new();
-        match self.label.iter().find(|(key, _)| !keys.insert(key)) {
-            Some((key, _)) => Err(CliError::usage(format!("--label {key} is given twice"))),
-            None => Ok(()),
-        }
+        fields::once_each(&self.label)
     }
 
     fn parties(&self) -> Vec<Party> {

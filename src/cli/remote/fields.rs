@@ -1,5 +1,9 @@
 //! Words of the command line as values of the API.
 
+use std::collections::BTreeSet;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use prost::{Message, Name};
 use prost_reflect::{FieldDescriptor, Kind};
 use prost_types::{Duration, Timestamp};
@@ -9,7 +13,10 @@ use super::json;
 use crate::{
     cli::CliError,
     domain::clock::{Clock, SystemClock},
-    proto::v1::{Channel, Direction, LegalBasis, Purpose, RecordKind, RetentionAction, TenantRole},
+    proto::v1::{
+        Channel, Direction, ErasureGround, LegalBasis, Purpose, RecordKind, RetentionAction, TenantRole,
+        subject_identifier::Identifier,
+    },
 };
 
 /// `key=value`.
@@ -17,6 +24,34 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("must be key=value".to_owned()),
+    }
+}
+
+/// Refuses two values of one label: a map would keep the last and say nothing.
+pub(super) fn once_each(labels: &[(String, String)]) -> Result<(), CliError> {
+    let mut keys = BTreeSet::new();
+    match labels.iter().find(|(key, _)| !keys.insert(key)) {
+        Some((key, _)) => Err(CliError::usage(format!("--label {key} is given twice"))),
+        None => Ok(()),
+    }
+}
+
+/// A person's identifier: with `+` in front a telephone number, with `@` within an e-mail address, else the platform's own id.
+pub(super) fn subject(text: &str) -> Result<Identifier, String> {
+    Ok(match text {
+        "" => return Err("must not be empty".to_owned()),
+        tel if tel.starts_with('+') => Identifier::Tel(tel.to_owned()),
+        mailto if mailto.contains('@') => Identifier::Mailto(mailto.to_owned()),
+        id => Identifier::ExternalSubjectId(id.to_owned()),
+    })
+}
+
+/// A SHA-256: in hex, as text has it, or in base64, as JSON has it.
+pub(super) fn sha256(text: &str) -> Result<Bytes, String> {
+    let bytes = hex::decode(text).or_else(|_| STANDARD.decode(text));
+    match bytes {
+        Ok(bytes) if bytes.len() == 32 => Ok(bytes.into()),
+        _ => Err("must be a SHA-256: 64 hexadecimal digits".to_owned()),
     }
 }
 
@@ -96,6 +131,7 @@ terms! {
     kind, RecordKind, "RECORD_KIND";
     retention_action, RetentionAction, "RETENTION_ACTION";
     tenant_role, TenantRole, "TENANT_ROLE";
+    ground, ErasureGround, "ERASURE_GROUND";
 }
 
 /// The word for a term: `CHANNEL_VOICE` is `voice`.
@@ -283,6 +319,25 @@ mod tests {
     fn a_tenant_is_made_the_same_way() {
         let pairs = [("role".to_owned(), "processor".to_owned())];
         assert_eq!(message::<Tenant>(&pairs).unwrap().0.role(), TenantRole::Processor);
+    }
+
+    #[test]
+    fn grounds_and_digests() {
+        for (text, ground_of) in [
+            ("a17", ErasureGround::A17),
+            ("A7-3", ErasureGround::A73),
+            ("retention-expired", ErasureGround::RetentionExpired),
+            ("MandatoryDestruction", ErasureGround::MandatoryDestruction),
+            ("contract-ended", ErasureGround::ContractEnded),
+        ] {
+            assert_eq!(ground(text), Ok(ground_of as i32), "{text}");
+        }
+        let digest = "ab".repeat(32);
+        assert_eq!(sha256(&digest).unwrap()[..], [0xab; 32]);
+        assert_eq!(sha256(&STANDARD.encode([0xab; 32])).unwrap()[..], [0xab; 32]);
+        for bad in ["", "ab", &digest[1..], &"zz".repeat(32)] {
+            assert!(sha256(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod about;
 mod bench;
 mod certificate;
+mod erase;
 mod fields;
 mod get;
 mod json;
@@ -16,6 +17,8 @@ mod retention;
 mod root;
 mod show;
 mod slice;
+mod sweep;
+mod target;
 mod tenant;
 mod update;
 
@@ -55,6 +58,12 @@ pub(super) enum Command {
     /// List and turn the region's root epochs
     #[command(subcommand)]
     Root(root::Command),
+    /// Erase records, people and tenants, and follow what becomes of it
+    #[command(subcommand)]
+    Erase(erase::Command),
+    /// Make what was shredded final: no old copy opens it any more
+    #[command(subcommand)]
+    Sweep(sweep::Command),
     /// Fetch and check certificates of erasure
     #[command(subcommand)]
     Certificate(certificate::Command),
@@ -154,6 +163,8 @@ async fn perform(command: Command) -> Result<(), CliError> {
         Command::Retention(command) => command.run().await,
         Command::Keys(command) => command.run().await,
         Command::Root(command) => command.run().await,
+        Command::Erase(command) => command.run().await,
+        Command::Sweep(command) => command.run().await,
         Command::Certificate(command) => command.run().await,
         Command::Bench(command) => command.run().await,
     }

@@ -1,6 +1,10 @@
 //! Records, tenants and retention classes as aligned text.
 
+mod erasure;
+
 use prost_types::{Duration, Timestamp};
+
+pub(super) use erasure::{erasure, erasure_head, erasure_row, preview, sweep};
 
 use super::fields::word;
 use crate::{

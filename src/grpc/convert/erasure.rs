@@ -1,8 +1,8 @@
 //! Erasures and sweeps, asked for and answered.
 
 use super::{
-    Path, number, query,
-    query::subject,
+    Path, number,
+    query::{query_at, subject},
     required, required_term,
     time::{moment_to_proto, optional_millis},
 };
@@ -32,7 +32,9 @@ pub(in crate::grpc) fn target(asked: Option<&v1::ErasureTarget>) -> Result<Targe
                 ids.iter().enumerate().map(id).collect::<Result<_, _>>()?,
             ))
         }
-        Some(erasure_target::Target::Query(asked)) => Ok(Target::Query(Box::new(query(Some(asked))?))),
+        Some(erasure_target::Target::Query(asked)) => {
+            query_at(asked, &at.field("query")).map(|query| Target::Query(Box::new(query)))
+        }
         Some(erasure_target::Target::Subject(asked)) => {
             subject(asked, &at.field("subject")).map(Target::Subject)
         }

@@ -12,17 +12,21 @@ use crate::{
 
 /// A query; everything when there is none.
 pub(in crate::grpc) fn query(asked: Option<&v1::RecordQuery>) -> Result<Query, Error> {
-    let Some(asked) = asked else {
-        return Ok(Query::default());
-    };
-    let at = Path::root("query");
+    asked.map_or_else(
+        || Ok(Query::default()),
+        |asked| query_at(asked, &Path::root("query")),
+    )
+}
+
+/// A query in its place.
+pub(super) fn query_at(asked: &v1::RecordQuery, at: &Path<'_>) -> Result<Query, Error> {
     let until_path = at.field("start_time_until");
     let from = optional_moment(asked.start_time_from.as_ref(), &at.field("start_time_from"))?;
     let until = optional_moment(asked.start_time_until.as_ref(), &until_path)?;
     if let (Some(from), Some(until)) = (from, until)
         && until <= from
     {
-        return Err(until_path.refuse("must be after query.start_time_from"));
+        return Err(until_path.refuse("must be after start_time_from"));
     }
     Ok(Query {
         kinds: terms(&asked.kinds, Kind::from_number, &at.field("kinds"))?,

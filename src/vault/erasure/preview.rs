@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    super::{Error, Vault},
+    super::{Error, Kind, Vault},
     set::sha256_of,
 };
 
@@ -94,8 +94,13 @@ impl Vault {
             for (id, value) in some.iter().zip(values) {
                 let Some(value) = value else { continue };
                 let located = self.parse_row(tenant, id, value)?;
+                let record = match self.open_record(&located).await {
+                    Ok((record, _)) => record,
+                    // It was shredded since its row was read.
+                    Err(error) if error.kind == Kind::Shredded => continue,
+                    Err(error) => return Err(error),
+                };
                 preview.count(located.kind, located.row.plaintext_length, located.state);
-                let (record, _) = self.open_record(&located).await?;
                 let class = &record.descriptor.retention_class;
                 if !classes.contains_key(class) {
                     classes.insert(class.clone(), self.minimum_days(tenant, class).await?);

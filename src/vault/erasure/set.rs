@@ -53,7 +53,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if a record that is named is not there; [`Kind::Invalid`] for a query that narrows nothing;
-    /// [`Kind::Exhausted`] beyond [`limits::ERASURE_RECORDS`].
+    /// and beyond [`limits::ERASURE_RECORDS`].
     pub(super) async fn set_of(&self, tenant: &TenantId, target: &Target) -> Result<Set, Error> {
         let found = match target {
             Target::Tenant => return Ok(Set::new()),
@@ -221,14 +221,18 @@ fn refuse_too_many(set: &Set) -> Result<(), Error> {
     if set.len() <= limits::ERASURE_RECORDS {
         return Ok(());
     }
-    Err(Error::new(
-        Kind::Exhausted,
-        "ERASURE_TOO_LARGE",
-        format!(
-            "one erasure covers at most {} records; erase by ranges of time",
-            limits::ERASURE_RECORDS
-        ),
-    ))
+    // No waiting makes it smaller.
+    Err(Error {
+        field: Some("target".to_owned()),
+        ..Error::new(
+            Kind::Invalid,
+            "ERASURE_TOO_LARGE",
+            format!(
+                "one erasure covers at most {} records; erase by ranges of time",
+                limits::ERASURE_RECORDS
+            ),
+        )
+    })
 }
 
 fn object_of(set: &RecordSet) -> Result<ObjectKey, Error> {

@@ -4,6 +4,7 @@ use super::{
     bucket::{Bucket, Ways},
     *,
 };
+use crate::domain::limits;
 
 async fn refusal(ways: Ways) -> String {
     let keep = TempDir::new().unwrap();
@@ -123,6 +124,38 @@ async fn nothing_more_than_the_documented_policy_is_asked_for() {
             "{action} is not in the policy"
         );
     }
+}
+
+/// The lifecycle rule that docs/operations.md gives is one that a store takes, and removes nothing that is current.
+#[test]
+fn the_documented_lifecycle_rule_removes_only_what_nobody_needs() {
+    let documented = include_str!("../../../../docs/operations.md");
+    let (_, rule) = documented
+        .split_once("### The lifecycle rule\n```json\n")
+        .unwrap();
+    let rule: serde_json::Value = serde_json::from_str(rule.split_once("```").unwrap().0).unwrap();
+    let rules = rule["Rules"].as_array().unwrap();
+    let life_days = limits::UPLOAD_MICROS / (24 * 3_600 * 1_000_000);
+    let mut aborts = false;
+    for rule in rules {
+        assert_eq!(rule["Status"], "Enabled");
+        for (action, value) in rule.as_object().unwrap() {
+            let prefix = rule["Filter"]["Prefix"].as_str().unwrap();
+            match action.as_str() {
+                "ID" | "Status" | "Filter" => {}
+                "AbortIncompleteMultipartUpload" => {
+                    assert_eq!(prefix, "", "of all objects");
+                    assert!(value["DaysAfterInitiation"].as_i64().unwrap() > life_days);
+                    aborts = true;
+                }
+                // Checkpoints are all that is ever overwritten.
+                "NoncurrentVersionExpiration" => assert_eq!(prefix, "log/"),
+                "Expiration" => assert_eq!(*value, serde_json::json!({ "ExpiredObjectDeleteMarker": true })),
+                other => panic!("{other} may move or remove what is current"),
+            }
+        }
+    }
+    assert!(aborts, "what was given up goes in the end");
 }
 
 #[tokio::test]
