@@ -9,15 +9,16 @@ use std::{
 
 use callvault::{
     domain::{
-        ids::{RecordId, TenantId},
+        erasure::{ErasureState, Ground, Target},
+        ids::{ErasureId, OperationId, RecordId, TenantId},
         limits,
         record::{Descriptor, Kind as RecordKind, Query, Record, State, SubjectIdentifier},
     },
     keys::provider::{EpochLabel, RootProvider},
     testing::world::{Engine, Snapshot, World},
     vault::{
-        Closing, DescriptorChange, Draft, Error, KeyState, Kind, MessageSpec, Name, OperationState, Order,
-        PutSpec, TenantChange, UpdateSpec, Vault,
+        Closing, DescriptorChange, Draft, ErasureSpec, Error, KeyState, Kind, MessageSpec, Name,
+        OperationState, Order, PutSpec, TenantChange, UpdateSpec, Vault,
     },
 };
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -103,6 +104,8 @@ struct Drive {
     model: Model,
     uploads: Vec<Upload>,
     sessions: Sessions,
+    /// What was asked for, and is final after the next sweep.
+    erased: Vec<(TenantId, ErasureId)>,
     snapshot: Option<Snapshot>,
     /// Blobs that failed puts may have left.
     orphans: usize,
@@ -123,6 +126,14 @@ pub(crate) struct Limbo {
     pub(crate) upload: Upload,
     kind: RecordKind,
     descriptor: Descriptor,
+}
+
+impl Limbo {
+    pub(crate) fn is_derived_from(&self, any: &std::collections::BTreeSet<RecordId>) -> bool {
+        self.descriptor
+            .derived_from
+            .is_some_and(|source| any.contains(&source))
+    }
 }
 
 /// How a call is made.
@@ -155,6 +166,7 @@ impl Drive {
             model,
             uploads: Vec::new(),
             sessions: Sessions::default(),
+            erased: Vec::new(),
             snapshot: None,
             orphans: 0,
             answered: true,
@@ -210,6 +222,8 @@ impl Drive {
             Op::Verify => self.verify().await,
             Op::Rotate { tenant, killed } => self.rotate(*tenant, *killed).await,
             Op::DestroyOldEpochs => self.destroy_old_epochs().await,
+            Op::Erase { tenant, which } => self.erase(*tenant, *which).await,
+            Op::Sweep { killed } => self.sweep(*killed).await,
             Op::Faulty(fault, op) => {
                 self.arm(*fault);
                 self.call(op, Weather::Faulty).await;
@@ -269,6 +283,50 @@ impl Drive {
                 return;
             }
         };
+        self.operation_ended(&operation.id, killed).await;
+        self.agrees().await;
+    }
+
+    /// A record goes, with all that was derived from it, whatever its class says.
+    async fn erase(&mut self, tenant: u8, which: usize) {
+        let tenant = tenant_id(tenant);
+        let Some(have) = self.model.tenants.get(&tenant) else {
+            return;
+        };
+        let ids: Vec<RecordId> = have.records.keys().copied().collect();
+        let Some(id) = ids.get(which % ids.len().max(1)).copied() else {
+            return;
+        };
+        let spec = ErasureSpec {
+            tenant: tenant.clone(),
+            actor: kit::ACTOR.to_owned(),
+            target: Target::Records(vec![id]),
+            ground: Ground::MandatoryDestruction,
+            reference: "CASE-1".parse().unwrap(),
+            grace_micros: None,
+            expected_set: None,
+            request: None,
+        };
+        let erasure = self.vault().request_erasure(spec).await.unwrap();
+        let gone = self.model.erase(&tenant, id);
+        assert_eq!(erasure.state, ErasureState::Effective);
+        assert_eq!(erasure.shredded, gone.len() as u64);
+        self.erased.push((tenant, erasure.id));
+        self.agrees().await;
+    }
+
+    /// Changes nothing that anybody sees but how far erasures are, whatever happens to the process.
+    async fn sweep(&mut self, killed: Option<u8>) {
+        let operation = self.vault().run_sweep("keys", None).await.unwrap();
+        self.operation_ended(&operation.id, killed).await;
+        for (tenant, erasure) in &self.erased {
+            let now = self.vault().erasure(tenant, erasure).await.unwrap();
+            assert_eq!(now.state, ErasureState::Final);
+        }
+        self.agrees().await;
+    }
+
+    async fn operation_ended(&mut self, operation: &OperationId, killed: Option<u8>) {
         if let Some(millis) = killed {
             tokio::time::sleep(Duration::from_millis(u64::from(millis))).await;
             self.world.crash().await;
@@ -276,7 +334,7 @@ impl Drive {
         }
         while self
             .vault()
-            .key_operation(&operation.id, |_| true)
+            .key_operation(operation, |_| true)
             .await
             .unwrap()
             .state
@@ -284,7 +342,6 @@ impl Drive {
         {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        self.agrees().await;
     }
 
     /// What a sweep does in the end: from now on no older copy of keys is of use, and none may be needed.

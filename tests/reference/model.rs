@@ -20,6 +20,7 @@ pub(crate) type Answer<T> = Result<T, (Kind, &'static str)>;
 
 const INVALID: (Kind, &str) = (Kind::Invalid, "INVALID_FIELD");
 const NOT_FOUND: (Kind, &str) = (Kind::NotFound, "NOT_FOUND");
+const SHREDDED: (Kind, &str) = (Kind::Shredded, "SHREDDED");
 const REUSED: (Kind, &str) = (Kind::AlreadyExists, "REQUEST_ID_REUSED");
 const ETAG: (Kind, &str) = (Kind::Conflict, "ETAG_MISMATCH");
 
@@ -236,7 +237,8 @@ impl Model {
             if seen.asked != upload.asked() {
                 return Err(REUSED);
             }
-            return Ok(Outcome::Repeated(Box::new(have.records[&record].0.clone())));
+            let record = have.records.get(&record).ok_or(SHREDDED)?;
+            return Ok(Outcome::Repeated(Box::new(record.0.clone())));
         }
         let mut described = spec.draft.descriptor.clone();
         if !spec.draft.has_retention_class {
@@ -281,6 +283,31 @@ impl Model {
             return Err(INVALID);
         }
         Ok(Outcome::New(kind, Box::new(described)))
+    }
+
+    /// A record and all that was derived from it are gone; who was there before is returned.
+    pub(crate) fn erase(&mut self, tenant: &TenantId, id: RecordId) -> BTreeSet<RecordId> {
+        let Some(have) = self.tenants.get_mut(tenant) else {
+            return BTreeSet::new();
+        };
+        let mut gone = BTreeSet::from([id]);
+        loop {
+            let derived = have.records.values().filter(|(record, _)| {
+                record
+                    .descriptor
+                    .derived_from
+                    .is_some_and(|source| gone.contains(&source))
+            });
+            let before = gone.len();
+            gone.extend(derived.map(|(record, _)| record.id).collect::<Vec<_>>());
+            if gone.len() == before {
+                break;
+            }
+        }
+        have.records.retain(|id, _| !gone.contains(id));
+        // What nobody was told of cannot outlive what it was derived from either.
+        have.limbo.retain(|limbo| !limbo.is_derived_from(&gone));
+        gone
     }
 
     /// What the messages of one batch lead to: a name that another of them has is under way.

@@ -109,6 +109,15 @@ pub(crate) enum Op {
     },
     /// Root keys that nothing needs any more are destroyed.
     DestroyOldEpochs,
+    /// A record is erased, with all that was derived from it.
+    Erase {
+        tenant: u8,
+        which: usize,
+    },
+    /// What was erased becomes final; perhaps the process dies meanwhile, and goes on after it.
+    Sweep {
+        killed: Option<u8>,
+    },
     /// The store fails while it happens.
     Faulty(Fault, Box<Op>),
     /// The store fails while a vault starts, perhaps from nothing.
@@ -267,6 +276,8 @@ fn op() -> impl Strategy<Value = Op> {
             3 => (option::weighted(0.7, tenant()), option::weighted(0.3, 0..20u8))
                 .prop_map(|(tenant, killed)| Op::Rotate { tenant, killed }),
             1 => Just(Op::DestroyOldEpochs),
+            4 => (tenant(), any::<usize>()).prop_map(|(tenant, which)| Op::Erase { tenant, which }),
+            2 => option::weighted(0.3, 0..30u8).prop_map(|killed| Op::Sweep { killed }),
             3 => Just(Op::Crash),
             3 => any::<bool>().prop_map(|crash| Op::LoseIndex { crash }),
             2 => Just(Op::RestoreIndex),

@@ -132,8 +132,18 @@ impl Sessions {
             assert_eq!(got, Err((Kind::Invalid, "CONTENT_EMPTY")));
             return;
         }
-        let got = got.unwrap();
         let open = self.open.remove(which % self.open.len());
+        let (tenant, source) = (&open.upload.spec.tenant, open.descriptor.derived_from);
+        if source.is_some_and(|source| model.locate(tenant, &Name::Id(source)).is_err()) {
+            assert_eq!(
+                got.unwrap_err().0,
+                Kind::NotFound,
+                "its source was erased meanwhile"
+            );
+            let _ = vault.abort_upload(tenant, &open.id).await;
+            return;
+        }
+        let got = got.unwrap();
         let content = open.upload.content.slice(..open.sent);
         let upload = Upload {
             content,

@@ -168,10 +168,10 @@ impl Vault {
         for (done, entry) in entries.iter().enumerate() {
             let_others_in(done).await;
             let mut at = parts.len() - 1;
-            let mut rows = self.entry_rows(blob, &material, entry, &placed, at);
+            let mut rows = self.entry_rows(blob, told, &material, entry, &placed, at);
             if !parts[at].has_room_for(&rows, entry) && !parts[at].entries.is_empty() {
                 at += 1;
-                rows = self.entry_rows(blob, &material, entry, &placed, at);
+                rows = self.entry_rows(blob, told, &material, entry, &placed, at);
                 if !Part::default().has_room_for(&rows, entry) {
                     // Too long for any transaction: it goes alone, when the numbers that others mint are known.
                     later.push(*entry);
@@ -253,6 +253,7 @@ impl Vault {
     fn entry_rows(
         &self,
         blob: &Blob<'_>,
+        told: Told,
         material: &Material,
         fresh: &Fresh<'_>,
         placed: &BTreeMap<Blind, usize>,
@@ -284,6 +285,14 @@ impl Vault {
             key,
             value: Vec::new(),
         }));
+        if let Some(source) = terms.source
+            && told != Told::Already
+        {
+            // Or it would outlive what it was derived from. A replay reads sources and what was derived from them in any order.
+            change
+                .expect
+                .push(Expect::Present(Key::Record(tenant.clone(), source)));
+        }
         for row in terms.external_rows(&self.rows, tenant, &material.keys, &entry.record) {
             change.expect.push(Expect::Absent(row.key.clone()));
             change.put.push(row);
@@ -382,6 +391,19 @@ impl Vault {
             let key = Key::External(footer.tenant.clone(), terms::external(keys.index_key(), id));
             if self.index.get(&key).await?.is_some() {
                 return Err(external_id_taken());
+            }
+        }
+        if let Some(source) = fresh.descriptor.derived_from {
+            let key = Key::Record(footer.tenant.clone(), source);
+            if self.index.get(&key).await?.is_none() {
+                return Err(Error {
+                    field: Some("descriptor.derived_from".to_owned()),
+                    ..Error::new(
+                        Kind::NotFound,
+                        "NOT_FOUND",
+                        "the record that this one is derived from is gone",
+                    )
+                });
             }
         }
         let key = Key::Record(footer.tenant.clone(), entry.record);

@@ -250,6 +250,26 @@ async fn what_was_derived_goes_with_its_source_and_nothing_is_derived_from_the_d
     }
     let orphan = put_message(vault, &tenant, message_spec(3, Some(source.id))).await;
     assert_eq!(orphan.unwrap_err().kind, Kind::Invalid);
+    // Nor from one that dies while it is put.
+    let second = record_call(vault, 2).await;
+    let mut late = draft("+525599990009");
+    late.descriptor.external_id = None;
+    late.descriptor.derived_from = Some(second.id);
+    let late = PutSpec {
+        draft: late,
+        ..spec("r-late")
+    };
+    let mut put = vault.begin_put(late).await.unwrap();
+    put.write(Bytes::from_static(b"what was said of it"))
+        .await
+        .unwrap();
+    vault
+        .request_erasure(erase(Target::Records(vec![second.id])))
+        .await
+        .unwrap();
+    let refused = put.finish(Closing::default()).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::NotFound);
+    assert_eq!(refused.field.as_deref(), Some("descriptor.derived_from"));
     opened.close().await;
 }
 
