@@ -35,6 +35,8 @@ pub enum IdentifierKind {
     Conversation = 5,
     /// The platform's id of a call or message.
     ExternalRecord = 6,
+    /// A query of records, as bytes that say all of it, in hexadecimal digits: what an erasure was asked for.
+    Query = 7,
 }
 
 impl IdentifierKind {

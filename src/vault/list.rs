@@ -238,7 +238,7 @@ fn position(key: &Key) -> Option<(Timestamp, RecordId)> {
 }
 
 /// Everything that a token is bound to.
-fn state_query(tenant: &TenantId, query: &Query, order: Order) -> Vec<u8> {
+pub(super) fn state_query(tenant: &TenantId, query: &Query, order: Order) -> Vec<u8> {
     let list = |items: Vec<u32>| items.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
     let mut stated = Context::new("callvault/v1/list")
         .text(tenant.as_str())

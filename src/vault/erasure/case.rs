@@ -1,9 +1,10 @@
 //! A case as its row has it.
 
 use crate::{
+    crypto::blind::{self, IdentifierKind},
     domain::{
         clock::Timestamp,
-        erasure::{ErasureState, Ground},
+        erasure::{ErasureState, Ground, Target},
         ids::{ErasureId, RequestId, TenantId},
     },
     index::{Change, Expect, Key, Range, Row, Scan},
@@ -11,8 +12,9 @@ use crate::{
 };
 
 use super::{
-    super::{Error, Vault, rows::RowCodec},
+    super::{Error, Order, Vault, list::state_query, rows::RowCodec, terms},
     Erasure, ErasureSpec,
+    request::target_of,
 };
 
 /// A case that is worked on: its row, and the value that it was read from.
@@ -210,19 +212,39 @@ impl Vault {
         Ok((cases.collect::<Result<_, _>>()?, full))
     }
 
-    /// How a request of an erasure is known again, even when the tenant's own keys are gone.
-    pub(in crate::vault::erasure) fn tag_erasure(
+    /// How a request of an erasure is known again: a tenant's even when the tenant's own keys are gone.
+    ///
+    /// Who is to be forgotten must not be told by what stays of the request: it is blinded under the index key, which dies with
+    /// the sweep. After that a repetition is taken for another request.
+    pub(in crate::vault::erasure) async fn tag_erasure(
         &self,
         spec: &ErasureSpec,
         request: &RequestId,
-    ) -> crate::blob::format::Request {
-        let asked = format!(
-            "{:?} {} {} {:?}",
-            spec.target,
+    ) -> Result<crate::blob::format::Request, Error> {
+        let mut asked = format!(
+            "{} {} {:?} {} ",
             spec.ground.number(),
             spec.reference.as_str(),
-            spec.grace_micros
-        );
-        self.rows.request(&spec.tenant, request, asked.as_bytes())
+            spec.grace_micros,
+            target_of(&spec.target) as i32,
+        )
+        .into_bytes();
+        let blinded = match &spec.target {
+            Target::Tenant => Vec::new(),
+            Target::Records(ids) => ids.iter().flat_map(|id| *id.as_bytes()).collect(),
+            Target::Subject(subject) => {
+                terms::subject(self.keys.tenant(&spec.tenant).await?.index_key(), subject).to_vec()
+            }
+            Target::Conversation(conversation) => {
+                terms::conversation(self.keys.tenant(&spec.tenant).await?.index_key(), conversation).to_vec()
+            }
+            Target::Query(query) => {
+                let stated = hex::encode(state_query(&spec.tenant, query, Order::OldestFirst));
+                let keys = self.keys.tenant(&spec.tenant).await?;
+                blind::blind(keys.index_key(), IdentifierKind::Query, &stated).to_vec()
+            }
+        };
+        asked.extend(blinded);
+        Ok(self.rows.request(&spec.tenant, request, &asked))
     }
 }

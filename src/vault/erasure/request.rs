@@ -39,10 +39,10 @@ impl Vault {
 
     async fn request(self: &Arc<Self>, spec: ErasureSpec) -> Result<Erasure, Error> {
         let _one_at_a_time = self.erasing.gates.tenant(&spec.tenant).await;
-        let tag = spec
-            .request
-            .as_ref()
-            .map(|request| self.tag_erasure(&spec, request));
+        let tag = match &spec.request {
+            Some(request) => Some(self.tag_erasure(&spec, request).await?),
+            None => None,
+        };
         if let Some(tag) = &tag
             && let Some(found) = self.seen(&spec.tenant, tag).await?
         {
@@ -368,7 +368,7 @@ fn grace_of(spec: &ErasureSpec) -> Result<i64, Error> {
     }
 }
 
-fn target_of(target: &Target) -> ErasureTarget {
+pub(super) fn target_of(target: &Target) -> ErasureTarget {
     match target {
         Target::Records(_) => ErasureTarget::Records,
         Target::Query(_) => ErasureTarget::Query,

@@ -285,7 +285,7 @@ impl Vault {
             key,
             value: Vec::new(),
         }));
-        if let Some(source) = terms.source
+        if let Some(source) = fresh.descriptor.derived_from
             && told != Told::Already
         {
             // Or it would outlive what it was derived from. A replay reads sources and what was derived from them in any order.

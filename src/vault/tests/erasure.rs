@@ -613,6 +613,26 @@ async fn a_record_with_more_rows_than_a_transaction_has_is_shredded_all_the_same
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_id_stands_for_one_person_and_no_other() {
+    let bench = Bench::new().await;
+    let opened = bench.open(&Arc::new(MemoryIndex::default())).await;
+    let vault = &opened.vault;
+    make_tenant(vault).await;
+    let records = [record_call(vault, 1).await, record_call(vault, 2).await];
+    let of = |tel: &str| ErasureSpec {
+        request: Some("same-id".parse().unwrap()),
+        ..erase(Target::Subject(SubjectIdentifier::Tel(tel.parse().unwrap())))
+    };
+    let first = vault.request_erasure(of("+525512340001")).await.unwrap();
+    let again = vault.request_erasure(of("+525512340001")).await.unwrap();
+    assert_eq!(first.id, again.id);
+    let other = vault.request_erasure(of("+525512340002")).await.unwrap_err();
+    assert_eq!(other.reason, "REQUEST_ID_REUSED");
+    assert!(!is_there(vault, &records[0]).await && is_there(vault, &records[1]).await);
+    opened.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_set_is_refused_when_it_is_empty_unbounded_or_another_than_was_previewed() {
     let bench = Bench::new().await;
     let opened = bench.open(&Arc::new(MemoryIndex::default())).await;
