@@ -291,7 +291,6 @@ async fn a_tenant_within_its_grace_is_cut_off_and_comes_back_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a tenant is shredded whatever its records are kept for: the vault does not look at them yet"]
 async fn a_whole_tenant_waits_for_what_the_law_wants_kept() {
     let world = World::start().await;
     let kept = RetentionClass {

@@ -92,8 +92,11 @@ impl Case {
 
 /// Where a case that is not over is found by the time at which it is looked at.
 fn check_key(case: &Case, row: &ErasureRow) -> Option<Key> {
-    let open = ErasureState::from_number(row.state).is_some_and(ErasureState::is_open);
-    open.then(|| Key::DueErasure(Timestamp(row.check_micros), case.tenant.clone(), case.id))
+    let state = ErasureState::from_number(row.state);
+    // What was cancelled is over when its records are given back.
+    let cancelled = state == Some(ErasureState::Cancelled) && row.check_micros != 0;
+    let open = state.is_some_and(ErasureState::is_open);
+    (open || cancelled).then(|| Key::DueErasure(Timestamp(row.check_micros), case.tenant.clone(), case.id))
 }
 
 /// The row of a case that was asked for.

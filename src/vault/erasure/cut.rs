@@ -56,6 +56,23 @@ impl Vault {
         Ok(())
     }
 
+    /// What both cases cover and this one cut off is the other's from here on. Idempotent.
+    pub(super) async fn hand_over(&self, case: &Case, other: &Case) -> Result<(), Error> {
+        let (from, to) = (case.id.as_bytes().to_vec(), other.id.as_bytes().to_vec());
+        let theirs = |row: RecordRow| {
+            (row.erasure_id[..] == from[..]).then(|| RecordRow {
+                erasure_id: to.clone().into(),
+                ..row
+            })
+        };
+        let (ours, others) = (self.read_set(&case.row).await?, self.read_set(&other.row).await?);
+        let both: Vec<RecordId> = ours.intersection(&others).copied().collect();
+        for some in both.chunks(BATCH) {
+            self.change_records(case, some, &theirs).await?;
+        }
+        Ok(())
+    }
+
     async fn change_records(
         &self,
         case: &Case,

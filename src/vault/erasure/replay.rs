@@ -60,6 +60,7 @@ impl Vault {
         let row = ErasureRow {
             state: ErasureState::Cancelled.number(),
             cancelled_micros: at.micros(),
+            check_micros: 0,
             ..case.row.clone()
         };
         let mut change = case.change(&self.rows, row);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use crate::{
     domain::{
         clock::Timestamp,
-        erasure::{DEFAULT_GRACE_MICROS, ErasureState, Event, Ground, LONGEST_GRACE_MICROS, Target},
+        erasure::{
+            DEFAULT_GRACE_MICROS, ErasureState, Event, Ground, LONGEST_GRACE_MICROS, Target, Verdict, verdict,
+        },
         ids::{ErasureId, TenantId},
     },
     index::{Change, Expect, Key, Range, Row, Scan, Scope},
@@ -18,6 +20,7 @@ use super::{
     Erasure, ErasureSpec,
     case::{Case, requested},
     set::sha256_of,
+    shred::situation,
 };
 
 /// Cases that are looked at in one go.
@@ -124,6 +127,13 @@ impl Vault {
     /// The caller holds the tenant's gate of erasures.
     async fn carry_out(self: &Arc<Self>, tenant: &TenantId, id: &ErasureId) -> Result<(), Error> {
         let mut case = self.case(tenant, id).await?.ok_or_else(Error::not_found)?;
+        if case.state()? == ErasureState::Cancelled {
+            return self.restore(&case).await;
+        }
+        if !case.is_of_tenant() && case.state()?.is_open() && self.is_tenant_shredded(tenant).await? {
+            // Its records went with the tenant.
+            return self.is_effective(&case).await;
+        }
         if case.state()? == ErasureState::Approved {
             if !case.is_of_tenant() {
                 self.cut_off(&case).await?;
@@ -135,10 +145,13 @@ impl Vault {
         if case.state()? != ErasureState::PendingShred || !due {
             return Ok(());
         }
-        if case.is_of_tenant() {
-            self.shred_tenant(case).await
-        } else {
-            self.shred_set(case).await
+        if !case.is_of_tenant() {
+            return self.shred_set(case).await;
+        }
+        let keep_until = self.tenant_keep_until(tenant).await?;
+        match verdict(&situation(&case, self.clock.now(), keep_until)?) {
+            Verdict::Wait(obstacle) => self.tenant_waits(&case, obstacle, keep_until).await,
+            Verdict::Shred | Verdict::Keep => self.shred_tenant(case).await,
         }
     }
 
@@ -221,12 +234,26 @@ impl Vault {
         self.erasure(tenant, id).await
     }
 
-    /// Gives records back that a cancelled case cut off, unless another case covers them.
-    async fn restore(self: &Arc<Self>, case: &Case) -> Result<(), Error> {
-        if case.is_of_tenant() {
-            return Ok(());
+    /// Gives records back that a cancelled case cut off, unless another case covers them: those are that one's from here on, and
+    /// at no moment can be read.
+    async fn restore(&self, case: &Case) -> Result<(), Error> {
+        if !case.is_of_tenant() {
+            self.hand_over_to_others(case).await?;
+            self.give_back(case).await?;
         }
-        self.give_back(case).await?;
+        let case = self
+            .case(&case.tenant, &case.id)
+            .await?
+            .ok_or_else(Error::not_found)?;
+        let over = ErasureRow {
+            check_micros: 0,
+            ..case.row.clone()
+        };
+        self.index.commit(case.change(&self.rows, over)).await?;
+        Ok(())
+    }
+
+    async fn hand_over_to_others(&self, case: &Case) -> Result<(), Error> {
         let mut after = None;
         loop {
             let scan = Scan {
@@ -241,7 +268,7 @@ impl Vault {
             for row in rows {
                 let other = self.parse_case(row)?;
                 if other.state()?.is_open() && !other.is_of_tenant() {
-                    self.cut_off(&other).await?;
+                    self.hand_over(case, &other).await?;
                 }
             }
             if !full {
@@ -314,10 +341,12 @@ impl Vault {
                 let Key::DueErasure(_, tenant, id) = row.key else {
                     continue;
                 };
-                let case = self.case(&tenant, &id).await?;
-                if let Some(case) = case
-                    && case.state()? == ErasureState::Approved
-                {
+                let Some(case) = self.case(&tenant, &id).await? else {
+                    continue;
+                };
+                if case.state()? == ErasureState::Cancelled {
+                    self.restore(&case).await?;
+                } else if case.state()? == ErasureState::Approved {
                     if !case.is_of_tenant() {
                         self.cut_off(&case).await?;
                     }

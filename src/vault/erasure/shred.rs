@@ -437,7 +437,7 @@ impl Vault {
     }
 
     /// Every record of a case is gone.
-    async fn is_effective(&self, case: &Case) -> Result<(), Error> {
+    pub(super) async fn is_effective(&self, case: &Case) -> Result<(), Error> {
         let case = self
             .case(&case.tenant, &case.id)
             .await?

@@ -1,10 +1,11 @@
 //! A tenant is shredded: one row cuts it, whatever its size, and every version of its key is punctured in the region's pages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     domain::{
-        erasure::Event,
+        clock::Timestamp,
+        erasure::{Event, Obstacle},
         ids::{PageId, TenantId},
     },
     index::{Change, Expect, IndexError, Key, Range, Scope},
@@ -12,7 +13,10 @@ use crate::{
         leaf,
         outbox::{LedgerError, Until},
     },
-    proto::storage::{ErasureEffective, PageRow, TenantKeyRow, TenantShredded, state_leaf::Body},
+    proto::storage::{
+        ErasureEffective, ErasureRow, PageRow, RecordRow, RetentionClass, TenantKeyRow, TenantShredded,
+        state_leaf::Body,
+    },
 };
 
 use super::{
@@ -24,6 +28,7 @@ use super::{
 
 /// How often something may change while a tenant is about to be shredded.
 const RACES: usize = 32;
+const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 /// Versions of one transaction: each may lie in a page of its own.
 const VERSIONS: usize = 64;
 
@@ -47,6 +52,57 @@ impl Vault {
             }
         }
         Err(IndexError::Expectation(0).into())
+    }
+
+    /// Until when the law wants anything of a tenant kept, as the classes of its records have it. A page is filled by records of
+    /// one class, so that no descriptor has to be opened.
+    pub(super) async fn tenant_keep_until(&self, tenant: &TenantId) -> Result<Option<Timestamp>, Error> {
+        let mut days_of = BTreeMap::new();
+        for row in self.all_rows(Range::RetentionClasses(tenant.clone())).await? {
+            let class: RetentionClass = self.rows.open(&row.key, &row.value)?;
+            if class.minimum_days > 0 {
+                days_of.insert(class.id, i64::from(class.minimum_days));
+            }
+        }
+        if days_of.is_empty() {
+            return Ok(None);
+        }
+        let mut pages = HashMap::new();
+        self.each_row(Range::Pages(tenant.clone()), |row| {
+            let page: PageRow = self.rows.open(&row.key, &row.value)?;
+            if let (Key::Page(_, id), Some(days)) = (row.key, days_of.get(&page.retention_class)) {
+                pages.insert(id.as_bytes().to_vec(), *days);
+            }
+            Ok(())
+        })
+        .await?;
+        let mut last = None;
+        self.each_row(Range::Records(tenant.clone()), |row| {
+            let record: RecordRow = self.rows.open(&row.key, &row.value)?;
+            let days = pages.get(&record.page_id[..]);
+            let until = days.map(|days| Timestamp(record.created_micros).plus_micros(days * DAY_MICROS));
+            last = last.max(until);
+            Ok(())
+        })
+        .await?;
+        Ok(last)
+    }
+
+    /// A tenant that is to go, but not now.
+    pub(super) async fn tenant_waits(
+        &self,
+        case: &Case,
+        obstacle: Obstacle,
+        until: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        let row = ErasureRow {
+            waiting: 1,
+            obstacle: obstacle.name().to_owned(),
+            check_micros: until.unwrap_or(self.clock.now()).micros(),
+            ..case.row.clone()
+        };
+        self.index.commit(case.change(&self.rows, row)).await?;
+        Ok(())
     }
 
     async fn try_to_shred(&self, case: &Case) -> Result<(), LedgerError> {

@@ -182,7 +182,7 @@ impl Vault {
     }
 
     /// Holds few rows at a time: a page's state may be long.
-    async fn each_row(
+    pub(super) async fn each_row(
         &self,
         range: Range,
         mut each: impl FnMut(Row) -> Result<(), Error> + Send,

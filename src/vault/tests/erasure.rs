@@ -257,7 +257,7 @@ async fn what_was_derived_goes_with_its_source_and_nothing_is_derived_from_the_d
     late.descriptor.derived_from = Some(second.id);
     let late = PutSpec {
         draft: late,
-        ..spec("r-late")
+        ..super::spec("r-late")
     };
     let mut put = vault.begin_put(late).await.unwrap();
     put.write(Bytes::from_static(b"what was said of it"))
