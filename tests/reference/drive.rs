@@ -299,7 +299,7 @@ impl Drive {
         };
         let spec = ErasureSpec {
             tenant: tenant.clone(),
-            actor: kit::ACTOR.to_owned(),
+            actor: ACTOR.to_owned(),
             target: Target::Records(vec![id]),
             ground: Ground::MandatoryDestruction,
             reference: "CASE-1".parse().unwrap(),

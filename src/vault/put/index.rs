@@ -288,10 +288,9 @@ impl Vault {
         if let Some(source) = fresh.descriptor.derived_from
             && told != Told::Already
         {
-            // Or it would outlive what it was derived from. A replay reads sources and what was derived from them in any order.
-            change
-                .expect
-                .push(Expect::Present(Key::Record(tenant.clone(), source)));
+            // Or it would outlive what it was derived from. A replay knows before what is shredded.
+            let dead = Key::Tombstone(tenant.clone(), source);
+            change.expect.push(Expect::Absent(dead));
         }
         for row in terms.external_rows(&self.rows, tenant, &material.keys, &entry.record) {
             change.expect.push(Expect::Absent(row.key.clone()));
@@ -393,18 +392,17 @@ impl Vault {
                 return Err(external_id_taken());
             }
         }
-        if let Some(source) = fresh.descriptor.derived_from {
-            let key = Key::Record(footer.tenant.clone(), source);
-            if self.index.get(&key).await?.is_none() {
-                return Err(Error {
-                    field: Some("descriptor.derived_from".to_owned()),
-                    ..Error::new(
-                        Kind::NotFound,
-                        "NOT_FOUND",
-                        "the record that this one is derived from is gone",
-                    )
-                });
-            }
+        if let Some(source) = fresh.descriptor.derived_from
+            && self.is_shredded(&footer.tenant, &source).await?
+        {
+            return Err(Error {
+                field: Some("descriptor.derived_from".to_owned()),
+                ..Error::new(
+                    Kind::NotFound,
+                    "NOT_FOUND",
+                    "the record that this one is derived from is gone",
+                )
+            });
         }
         let key = Key::Record(footer.tenant.clone(), entry.record);
         if self.index.get(&key).await?.is_some() {
