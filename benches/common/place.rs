@@ -9,7 +9,7 @@ use std::{
 
 use callvault::{
     client::{Client, ClientFile, Identity, Retry},
-    config::{Config, Index, Keys, Limits, Listing, Log, Region, S3, S3Checksum, Store},
+    config::{Config, Index, Keys, Limits, Listing, Log, Region, Root, S3, S3Checksum, Store},
     domain::{clock::SystemClock, principal::Role},
     proto::v1::{
         CreateRetentionClassRequest, CreateTenantRequest, RetentionAction, RetentionClass, Tenant,
@@ -109,7 +109,7 @@ impl Place {
             listen: "127.0.0.1:0".parse()?,
             ops_listen: Some(self.ops),
             data: dir.join("data"),
-            root: dir.join("root"),
+            root: Root::directory(dir.join("root")),
             region: Region {
                 name: "bench".to_owned(),
                 country: "MX".to_owned(),

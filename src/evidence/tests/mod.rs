@@ -18,6 +18,9 @@ use crate::{
     proto::storage::{ErasureFinal, RootEpochDestroyed, StateLeaf, TenantKeyDestroyed, state_leaf::Body},
 };
 
+/// What is done to a certificate, and its name.
+type Bend = (&'static str, fn(&mut Certificate));
+
 fn of_each() -> impl Iterator<Item = Sample> {
     [Stage::Effective, Stage::Final]
         .into_iter()
@@ -67,7 +70,7 @@ fn a_certificate_says_none_where_there_is_nothing() {
 /// Signed by the vault itself, and still refused: the document has to say what the leaves say.
 #[test]
 fn a_certificate_that_says_something_else_than_the_log_is_refused() {
-    let bends: &[(&str, fn(&mut Certificate))] = &[
+    let bends: &[Bend] = &[
         ("tenant", |c| c.identity.tenant = "other".into()),
         ("reference", |c| c.identity.reference = "case-8".into()),
         ("ground", |c| c.identity.ground = "dpv:A7-3".into()),
@@ -134,7 +137,7 @@ fn a_certificate_that_says_something_else_than_the_log_is_refused() {
             c.inclusion.checkpoints[0].note.insert(at, '1');
         }),
     ];
-    let of_records: &[(&str, fn(&mut Certificate))] = &[
+    let of_records: &[Bend] = &[
         ("record left out", |c| drop(c.target.blobs.0[0].records.pop())),
         ("record twice", |c| {
             let record = c.target.blobs.0[0].records[0].clone();
@@ -172,7 +175,7 @@ fn a_certificate_that_says_something_else_than_the_log_is_refused() {
             c.target.elsewhere = Listed(vec![Elsewhere { record, erasure }]);
         }),
     ];
-    let of_final: &[(&str, fn(&mut Certificate))] = &[
+    let of_final: &[Bend] = &[
         ("way left out", |c| drop(c.verification.paths.0.pop())),
         ("way without an end", |c| {
             c.verification.paths.0[0].first_epoch = 3

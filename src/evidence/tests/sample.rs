@@ -358,7 +358,6 @@ impl Sample {
         let shredded = TenantShredded {
             erasure_id: id(1),
             key_versions: vec![1, 2],
-            ..TenantShredded::default()
         };
         let leaves = vec![
             leaf(0, TENANT, requested(ErasureTarget::Tenant, Vec::new())),

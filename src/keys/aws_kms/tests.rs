@@ -298,7 +298,10 @@ async fn an_anchor_that_was_half_written_leaves_the_one_before() {
         assert_eq!(advanced.is_err(), lost == 1);
         rig.reopen().await;
         let read = rig.root.anchor().await.unwrap();
-        assert_eq!(read, Some(next.clone()).filter(|_| lost == 0).or(read.clone()));
+        assert_eq!(
+            read,
+            Some(next.clone()).filter(|_| lost == 0).or_else(|| read.clone())
+        );
         assert!(read.is_some());
         rig.root.advance(&before).await.unwrap();
     }

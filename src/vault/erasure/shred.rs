@@ -408,7 +408,7 @@ impl Vault {
         change.put.extend(of_case.put);
         change.expect.extend(of_case.expect);
         change.delete = delete.into_iter().collect();
-        self.into_objects(&mut body).await?;
+        self.move_into_objects(&mut body).await?;
         let draft = leaf::draft(
             Scope::Tenant(tenant.clone()),
             &case.row.actor,
@@ -420,7 +420,7 @@ impl Vault {
     }
 
     /// Moves page states that do not fit into a leaf into an object.
-    async fn into_objects(&self, body: &mut RecordsShredded) -> Result<(), Error> {
+    async fn move_into_objects(&self, body: &mut RecordsShredded) -> Result<(), Error> {
         if body.encoded_len() <= limits::LEAF_BYTES - LEAF_SPARE {
             return Ok(());
         }
@@ -472,7 +472,7 @@ impl Vault {
             .case(&case.tenant, &case.id)
             .await?
             .ok_or_else(Error::not_found)?;
-        let again = outcome.look_again.unwrap_or(self.clock.now());
+        let again = outcome.look_again.unwrap_or_else(|| self.clock.now());
         let row = ErasureRow {
             waiting: outcome.waiting,
             obstacle: outcome.obstacle.map_or("", Obstacle::name).to_owned(),

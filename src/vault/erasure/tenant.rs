@@ -98,7 +98,7 @@ impl Vault {
         let row = ErasureRow {
             waiting: 1,
             obstacle: obstacle.name().to_owned(),
-            check_micros: until.unwrap_or(self.clock.now()).micros(),
+            check_micros: until.unwrap_or_else(|| self.clock.now()).micros(),
             ..case.row.clone()
         };
         self.index.commit(case.change(&self.rows, row)).await?;

@@ -524,7 +524,6 @@ async fn case_of_tenant(bench: &Bench, vault: &Arc<Vault>) {
     let shredded = TenantShredded {
         erasure_id: case.id(),
         key_versions: vec![1],
-        ..TenantShredded::default()
     };
     case.log(
         vault,
