@@ -155,6 +155,9 @@ pub(super) async fn catch_up(
         replay.corrections(reader, *from).await?;
     }
     vault.blind_anew().await?;
+    if interrupted {
+        replay.gone_by_tombstones().await?;
+    }
     for (tenant, gone) in &replay.gone {
         vault.forget_found_by(tenant, gone).await?;
     }
@@ -248,6 +251,22 @@ impl<'a> Replay<'a> {
                 }
             }
         }
+    }
+
+    /// Every record that is shredded: a start that was cut short may have forgotten which of them had rows.
+    async fn gone_by_tombstones(&mut self) -> Result<(), OpenError> {
+        for row in self.vault.all_rows(Range::Tenants).await? {
+            let Key::Tenant(tenant) = row.key else { continue };
+            let mut gone = BTreeSet::new();
+            let bury = |id, _| {
+                gone.insert(id);
+            };
+            self.vault.tombstones(&tenant, bury).await?;
+            if !gone.is_empty() {
+                self.gone.entry(tenant).or_default().extend(gone);
+            }
+        }
+        Ok(())
     }
 
     async fn put_leaves(&mut self, reader: &LogReader, from: u64) -> Result<(), OpenError> {
@@ -577,10 +596,13 @@ fn request_of(leaf: &StateLeaf) -> Result<Option<Request>, Error> {
 
 /// The record that a leaf changed: what its request answers with.
 fn updated_record(leaf: &StateLeaf) -> Result<Option<RecordId>, Error> {
-    let Some(Body::RecordUpdated(body)) = &leaf.body else {
-        return Ok(None);
+    let id = match &leaf.body {
+        Some(Body::RecordUpdated(body)) => &body.record_id,
+        // An erasure is what its request answers with.
+        Some(Body::ErasureRequested(body)) => &body.erasure_id,
+        _ => return Ok(None),
     };
-    RecordId::from_slice(&body.record_id)
+    RecordId::from_slice(id)
         .map(Some)
         .map_err(|_| Error::corrupt("leaf"))
 }

@@ -9,6 +9,7 @@ use crate::{
 use super::{
     super::{Error, Vault},
     case::Case,
+    set::Set,
 };
 
 /// Records of one transaction: a row each, and room for what stands around them.
@@ -19,6 +20,12 @@ const RACES: usize = 32;
 impl Vault {
     /// Cuts off every record of a case that no other case has cut off. Idempotent.
     pub(super) async fn cut_off(&self, case: &Case) -> Result<(), Error> {
+        let set = self.read_set(&case.row).await?;
+        self.cut_off_some(case, &set).await
+    }
+
+    /// Likewise, of these.
+    pub(super) async fn cut_off_some(&self, case: &Case, set: &Set) -> Result<(), Error> {
         let erasure = case.id.as_bytes().to_vec();
         let cut = |row: RecordRow| {
             (row.state != State::PendingShred.number()).then(|| RecordRow {
@@ -28,8 +35,7 @@ impl Vault {
                 ..row
             })
         };
-        let set = self.read_set(&case.row).await?;
-        let ids: Vec<RecordId> = set.into_iter().collect();
+        let ids: Vec<RecordId> = set.iter().copied().collect();
         for some in ids.chunks(BATCH) {
             self.change_records(case, some, &cut).await?;
             self.streams.cut(&case.tenant, some);

@@ -25,11 +25,11 @@ use super::{
     purge::wanted_of_tenant,
     request::new_case,
     set::Set,
-    shred::effective,
+    shred::{effective, numbers_in, renumber},
 };
 
-/// Rows removed in one transaction.
-const ROWS: usize = 200;
+/// Rows removed in one transaction; each may be found by a number that is to be replaced.
+const ROWS: usize = 120;
 
 impl Vault {
     pub(in crate::vault) async fn replay_erasure_requested(
@@ -72,6 +72,7 @@ impl Vault {
             change.put.push(apply::tenant_restored(&self.rows, tenant, owner));
         } else {
             // An older copy of the index may hold the rows as they were cut off.
+            self.hand_over_to_others(&case).await?;
             self.give_back(&case).await?;
         }
         Ok(change)
@@ -207,7 +208,10 @@ impl Vault {
     pub(in crate::vault) async fn forget_found_by(&self, tenant: &TenantId, gone: &Set) -> Result<(), Error> {
         let found = self.found_by(tenant, gone).await?;
         for keys in found.chunks(ROWS) {
+            let numbers = numbers_in(keys);
             let change = Change {
+                // As when they were shredded: what they were found by must lead to nothing that stays.
+                put: numbers.iter().map(|number| renumber(tenant, number)).collect(),
                 delete: keys.to_vec(),
                 ..Change::default()
             };

@@ -253,7 +253,7 @@ impl Vault {
         Ok(())
     }
 
-    async fn hand_over_to_others(&self, case: &Case) -> Result<(), Error> {
+    pub(super) async fn hand_over_to_others(&self, case: &Case) -> Result<(), Error> {
         let mut after = None;
         loop {
             let scan = Scan {

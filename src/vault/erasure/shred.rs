@@ -21,12 +21,17 @@ use crate::{
     },
     proto::storage::{
         ErasureEffective, ErasureRow, PageRow, RecordsShredded, RetentionClass, ShreddedRecord,
-        TenantPageStates, state_leaf::Body,
+        TenantPageStates, TombstoneRow, state_leaf::Body,
     },
 };
 
 use super::{
-    super::{Error, Vault, apply, blinding::FoundBy, record::Located, rotation::write_states},
+    super::{
+        Error, Vault, apply,
+        blinding::{self, FoundBy},
+        record::Located,
+        rotation::write_states,
+    },
     case::Case,
     purge::wanted,
     set::Set,
@@ -53,12 +58,13 @@ struct Doomed {
     numbers: BTreeSet<Number>,
     /// What must hold for these to be all.
     expect: Vec<Expect>,
+    /// Whether more may be found when it is shredded.
+    look_after: bool,
 }
 
 /// What became of a run over a set.
 #[derive(Debug, Default)]
 struct Outcome {
-    shredded: Set,
     /// Records that wait, what for, and when the first of them may be looked at again.
     waiting: u64,
     obstacle: Option<Obstacle>,
@@ -72,15 +78,27 @@ impl Vault {
         let set = self.read_set(&case.row).await?;
         let mut outcome = Outcome::default();
         self.shred_all(&case, &set, &mut outcome).await?;
-        let mut sources = set;
+        // Also what an earlier run has shredded: it may have ended between a record and what was derived from that.
+        let mut seen = set;
+        if case.row.shredded > 0 {
+            let of_case = |id, row: TombstoneRow| {
+                if row.erasure_id[..] == case.id.as_bytes()[..] {
+                    seen.insert(id);
+                }
+            };
+            self.tombstones(&case.tenant, of_case).await?;
+        }
+        let mut sources = seen.clone();
         loop {
             // Nothing can be derived from a record that is gone: one look is enough.
             let derived = self.derived_from(&case.tenant, &sources).await?;
-            let derived: Set = derived.difference(&outcome.shredded).copied().collect();
-            if derived.is_empty() || outcome.waiting > 0 {
+            let derived: Set = derived.difference(&seen).copied().collect();
+            if derived.is_empty() {
                 break;
             }
+            self.cut_off_some(&case, &derived).await?;
             self.shred_all(&case, &derived, &mut outcome).await?;
+            seen.extend(&derived);
             sources = derived;
         }
         if outcome.waiting == 0 {
@@ -95,9 +113,6 @@ impl Vault {
         let mut classes = BTreeMap::new();
         for some in ids.chunks(BATCH) {
             let doomed = self.doomed(case, some, &mut classes, outcome).await?;
-            outcome
-                .shredded
-                .extend(doomed.iter().map(|doomed| doomed.located.id));
             self.shred_some(case, doomed).await?;
             tokio::task::yield_now().await;
         }
@@ -180,6 +195,7 @@ impl Vault {
                 numbers: numbers_in(&found_by),
                 found_by,
                 expect: Vec::new(),
+                look_after: false,
                 descriptor: None,
                 located,
             });
@@ -189,6 +205,7 @@ impl Vault {
             numbers: numbers_in(&keys),
             found_by: keys,
             expect,
+            look_after: false,
             descriptor: Some(descriptor),
             located,
         })
@@ -300,7 +317,7 @@ impl Vault {
     /// A record that is found by more rows than a transaction has loses them before: they lead to what is cut off already.
     async fn shorten(&self, mut record: Doomed) -> Result<Doomed, Error> {
         let most = limits::TRANSACTION_ROWS / 2;
-        while record.rows() > most {
+        while record.rows() > most && !record.found_by.is_empty() {
             // What is deleted now is not looked at again.
             record.descriptor = None;
             let some: Vec<Key> = record
@@ -315,6 +332,12 @@ impl Vault {
                 ..Change::default()
             };
             self.index.commit(change).await?;
+        }
+        if record.rows() > most {
+            // So many people that no transaction can expect that none of them gets a number: what comes is looked for afterwards.
+            record.expect.retain(blinding::is_fence);
+            record.descriptor = None;
+            record.look_after = true;
         }
         Ok(record)
     }
@@ -341,6 +364,11 @@ impl Vault {
                         self.keys.forget_page(tenant, page);
                         let ids: Vec<RecordId> = records.iter().map(|doomed| doomed.located.id).collect();
                         self.streams.cut(tenant, &ids);
+                        let many = records.iter().filter(|doomed| doomed.look_after);
+                        let many: Set = many.map(|doomed| doomed.located.id).collect();
+                        if !many.is_empty() {
+                            self.forget_found_by(tenant, &many).await?;
+                        }
                     }
                     self.erasing.purge.notify_one();
                     return Ok(());
@@ -549,7 +577,7 @@ fn shredded_record(located: &Located) -> ShreddedRecord {
     }
 }
 
-fn numbers_in(keys: &[Key]) -> BTreeSet<Number> {
+pub(super) fn numbers_in(keys: &[Key]) -> BTreeSet<Number> {
     let numbers = keys.iter().filter_map(|key| match key {
         Key::ByConversation(_, number, ..) | Key::BySubject(_, number, ..) => Some(*number),
         _ => None,
@@ -558,7 +586,7 @@ fn numbers_in(keys: &[Key]) -> BTreeSet<Number> {
 }
 
 /// A number that led to what is gone must lead to nothing that stays.
-fn renumber(tenant: &TenantId, number: &Number) -> Row {
+pub(super) fn renumber(tenant: &TenantId, number: &Number) -> Row {
     Row {
         key: Key::Renumber(tenant.clone(), *number),
         value: Vec::new(),

@@ -100,7 +100,7 @@ impl Vault {
             *blind |= !self.is_large(tenant).await?;
             match self.renew(operation, tenant, *blind).await {
                 // It was shredded meanwhile: there is nothing left to rotate.
-                Err(error) if error.kind == Kind::Shredded => {}
+                Err(error) if error.kind == Kind::Shredded && self.is_tenant_shredded(tenant).await? => {}
                 done => done?,
             }
         }
@@ -393,7 +393,7 @@ impl Vault {
         for (tenant, body) in rotated {
             match self.read_back_tenant(&tenant, &body).await {
                 // Shredded since: nothing of it is needed.
-                Err(error) if error.kind == Kind::Shredded => {}
+                Err(error) if error.kind == Kind::Shredded && self.is_tenant_shredded(&tenant).await? => {}
                 done => done?,
             }
         }

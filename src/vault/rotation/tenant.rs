@@ -76,6 +76,10 @@ impl Vault {
         let now = self.clock.now();
         for _ in 0..RACES {
             let (before, value) = self.tenant_row(tenant).await?.ok_or_else(Error::not_found)?;
+            if before.state == TenantState::Shredded as u32 {
+                // It was shredded while this waited for the gate: another key would open it again.
+                return Err(crate::keys::KeyError::Punctured.into());
+            }
             if before.current_key_version + 1 != next.key.version {
                 return Err(corrupt());
             }

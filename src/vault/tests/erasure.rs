@@ -495,6 +495,31 @@ async fn a_tenant_is_cut_by_one_row_and_its_neighbours_do_not_notice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_waits_behind_a_tenants_shred_brings_nothing_back() {
+    let bench = Bench::new().await;
+    let opened = bench.open(&Arc::new(MemoryIndex::default())).await;
+    let vault = &opened.vault;
+    let tenant = make_tenant(vault).await;
+    record_call(vault, 1).await;
+    // Both come to the region's gate, the rotation first; then the shred has the tenant's before it.
+    let gate = vault.keys.region_gate().await;
+    let begun = vault.rotate_tenant_key("keys", &tenant, None).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let erasing = Arc::clone(vault);
+    let erasing = tokio::spawn(async move { erasing.request_erasure(erase(Target::Tenant)).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(gate);
+    let erasure = erasing.await.unwrap().unwrap();
+    assert_eq!(erasure.state, ErasureState::Effective);
+    super::rotation::ended(vault, &begun).await;
+    for version in vault.key_versions(&tenant).await.unwrap() {
+        assert_eq!(version.state, KeyState::Destroyed, "{}", version.version);
+    }
+    assert_eq!(vault.verify().await.unwrap().findings, vec![]);
+    opened.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reading_is_cut_with_its_record() {
     let bench = Bench::new().await;
     let opened = bench.open(&Arc::new(MemoryIndex::default())).await;
