@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Caller, convert,
+    convert,
     convert::{Path, optional, required},
     erasure::certificate::get_certificate,
     gate, page,
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     domain::{
         ids::{ErasureId, OperationId},
-        principal::{Action, TenantScope},
+        principal::Action,
     },
     proto::v1::{
         CancelErasureRequest, CancelErasureResponse, GetCertificateRequest, GetCertificateResponse,
@@ -21,7 +21,7 @@ use crate::{
         ListErasuresResponse, PreviewErasureRequest, PreviewErasureResponse, RequestErasureRequest,
         RequestErasureResponse, RunSweepRequest, RunSweepResponse, erasure_service_server::ErasureService,
     },
-    vault::{Error, KeyOperation, Kind, OperationWork, Vault},
+    vault::{Error, KeyOperation, OperationWork, Vault},
 };
 
 const TENANT: Path<'static> = Path::root("tenant_id");
@@ -139,7 +139,7 @@ impl ErasureService for ErasureApi {
         request: Request<RunSweepRequest>,
     ) -> Result<Response<RunSweepResponse>, Status> {
         let caller = gate::may_call(&request, Action::RunSweep)?;
-        for_all_tenants(&caller)?;
+        gate::for_all_tenants(&caller)?;
         let request = optional(&request.get_ref().request_id, &REQUEST)?;
         let operation = self.vault.run_sweep(caller.alias(), request.as_ref()).await?;
         Ok(Response::new(RunSweepResponse {
@@ -152,24 +152,12 @@ impl ErasureService for ErasureApi {
         request: Request<GetSweepRequest>,
     ) -> Result<Response<GetSweepResponse>, Status> {
         let caller = gate::may_call(&request, Action::GetSweep)?;
-        for_all_tenants(&caller)?;
+        gate::for_all_tenants(&caller)?;
         let id: OperationId = required(&request.get_ref().sweep_id, &SWEEP)?;
         let is_sweep = |operation: &KeyOperation| operation.work == OperationWork::Sweep;
         let operation = self.vault.key_operation(&id, is_sweep).await?;
         Ok(Response::new(GetSweepResponse {
             sweep: Some(self.sweep(&operation).await?),
         }))
-    }
-}
-
-/// A sweep is the region's: who acts for some tenants only may not run one.
-fn for_all_tenants(caller: &Caller) -> Result<(), Error> {
-    match caller.scope() {
-        TenantScope::All => Ok(()),
-        TenantScope::Some(_) => Err(Error::new(
-            Kind::Forbidden,
-            "SCOPE",
-            "sweeps are for principals whose scope is all tenants",
-        )),
     }
 }

@@ -5,8 +5,11 @@ use tonic::{Request, Status};
 use super::{Caller, caller, convert};
 use crate::{
     access::gate::gate1,
-    domain::{ids::TenantId, principal::Action},
-    vault::Error,
+    domain::{
+        ids::TenantId,
+        principal::{Action, TenantScope},
+    },
+    vault::{Error, Kind},
 };
 
 /// The caller, if one of its roles may make this call at all.
@@ -30,4 +33,16 @@ pub(super) fn in_scope(
         slot.claim(&tenant)?;
     }
     Ok(tenant)
+}
+
+/// Keys and sweeps of the region are everybody's: who acts for some tenants only may not touch them.
+pub(super) fn for_all_tenants(caller: &Caller) -> Result<(), Error> {
+    match caller.scope() {
+        TenantScope::All => Ok(()),
+        TenantScope::Some(_) => Err(Error::new(
+            Kind::Forbidden,
+            "SCOPE",
+            "what is the region's is for principals whose scope is all tenants",
+        )),
+    }
 }

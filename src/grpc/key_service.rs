@@ -21,7 +21,7 @@ use crate::{
         RotateRootEpochRequest, RotateRootEpochResponse, RotateTenantKeyRequest, RotateTenantKeyResponse,
         key_service_server::KeyService,
     },
-    vault::{Error, KeyOperation, Kind, OperationWork, Vault},
+    vault::{Error, KeyOperation, OperationWork, Vault},
 };
 
 const TENANT: Path<'static> = Path::root("tenant_id");
@@ -99,7 +99,7 @@ impl KeyService for KeyApi {
         request: Request<RotateRootEpochRequest>,
     ) -> Result<Response<RotateRootEpochResponse>, Status> {
         let caller = gate::may_call(&request, Action::RotateRootEpoch)?;
-        for_all_tenants(&caller)?;
+        gate::for_all_tenants(&caller)?;
         let request = optional(&request.get_ref().request_id, &REQUEST)?;
         let operation = self
             .vault
@@ -115,7 +115,7 @@ impl KeyService for KeyApi {
         request: Request<ListRootEpochsRequest>,
     ) -> Result<Response<ListRootEpochsResponse>, Status> {
         let caller = gate::may_call(&request, Action::ListRootEpochs)?;
-        for_all_tenants(&caller)?;
+        gate::for_all_tenants(&caller)?;
         let epochs = self.vault.root_epochs().await?;
         Ok(Response::new(ListRootEpochsResponse {
             root_epochs: epochs.iter().map(convert::epoch_to_proto).collect(),
@@ -169,18 +169,6 @@ pub(super) fn version(asked: &DestroyKeyVersionRequest) -> Result<u64, Error> {
     let version = u64::try_from(asked.version).ok();
     let version = version.filter(|version| *version > 0);
     version.ok_or_else(|| VERSION.refuse("must be a version's number, from 1"))
-}
-
-/// The region's keys are everybody's: who acts for some tenants only may not touch them.
-fn for_all_tenants(caller: &Caller) -> Result<(), Error> {
-    match caller.scope() {
-        TenantScope::All => Ok(()),
-        TenantScope::Some(_) => Err(Error::new(
-            Kind::Forbidden,
-            "SCOPE",
-            "the region's keys are for principals whose scope is all tenants",
-        )),
-    }
 }
 
 fn may_know(caller: &Caller, operation: &KeyOperation) -> bool {

@@ -224,6 +224,6 @@ impl Vault {
     }
 }
 
-fn provider_failed(error: crate::keys::provider::ProviderError) -> Error {
+pub(super) fn provider_failed(error: crate::keys::provider::ProviderError) -> Error {
     crate::keys::KeyError::Provider(error).into()
 }

@@ -49,6 +49,7 @@ use crate::{
 use super::{
     super::{Error, Kind, Vault, apply},
     KeyOperation, KeyState, OperationState, done_row,
+    epoch::provider_failed,
     states::{region_states, tenant_states},
 };
 
@@ -551,15 +552,14 @@ impl Vault {
         if epoch.destroying_micros == 0 {
             self.prove_unreferenced(operation, epoch, value, current).await?;
         }
-        let failed = |error: ProviderError| Error::from(crate::keys::KeyError::Provider(error));
         let destroyed = self
             .provider
             .destroy(self.label(number), &handle)
             .await
-            .map_err(failed)?;
+            .map_err(provider_failed)?;
         match self.provider.unwrap(self.label(number), &grant).await {
             Err(ProviderError::NoSuchKey) => {}
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(provider_failed(error)),
             Ok(_) => {
                 return Err(Error::new(
                     Kind::Corrupt,
@@ -819,17 +819,19 @@ impl Vault {
 impl Vault {
     /// What has become of an epoch's key whose destruction was scheduled. One that was called back is destroyed once more.
     async fn destruction(&self, epoch: &EpochRow) -> Result<Destruction, Error> {
-        let failed = |error: ProviderError| Error::from(crate::keys::KeyError::Provider(error));
         let label = self.label(epoch.epoch);
         let now = self.provider.destruction(label, &epoch.handle).await;
-        match now.map_err(failed)? {
+        match now.map_err(provider_failed)? {
             Some(answer) => Ok(answer),
             None => {
                 tracing::error!(
                     epoch = epoch.epoch,
                     "somebody called the destruction of an epoch's key back; it is asked for again"
                 );
-                self.provider.destroy(label, &epoch.handle).await.map_err(failed)
+                self.provider
+                    .destroy(label, &epoch.handle)
+                    .await
+                    .map_err(provider_failed)
             }
         }
     }
