@@ -34,6 +34,7 @@ mod reblind;
 mod root;
 mod rotation;
 mod sweep;
+mod waiting;
 
 struct Bench {
     _dir: tempfile::TempDir,
