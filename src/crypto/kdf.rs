@@ -61,14 +61,14 @@ impl Dek {
     ///
     /// Source: Albertini et al., "How to Abuse and Fix Authenticated Encryption Without Key Commitment", section 5.
     pub fn commitment(&self) -> [u8; 32] {
-        *labelled(self.expose(), COMMITMENT).expose()
+        commitment(self.expose())
     }
 }
 
 impl TenantKey {
     /// As [`Dek::commitment`], for a tenant key's wrap.
     pub fn commitment(&self) -> [u8; 32] {
-        *labelled(self.expose(), COMMITMENT).expose()
+        commitment(self.expose())
     }
 }
 
@@ -161,6 +161,13 @@ fn same(computed: &[u8; 32], stored: &[u8]) -> Result<(), CryptoError> {
     }
 }
 
+/// No secret: it is stored in the clear.
+fn commitment(key: &[u8; 32]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(hkdf_block(key, &[], COMMITMENT.as_bytes()).as_ref());
+    out
+}
+
 fn labelled(key: &[u8; 32], label: &str) -> Secret<32> {
     hkdf(key, &[], label.as_bytes())
 }
@@ -169,11 +176,15 @@ fn labelled(key: &[u8; 32], label: &str) -> Secret<32> {
 ///
 /// Source: RFC 5869 sections 2.2, 2.3.
 fn hkdf(ikm: &[u8], salt: &[u8], info: &[u8]) -> Secret<32> {
+    Secret::filled_by(|out| out.copy_from_slice(hkdf_block(ikm, salt, info).as_ref()))
+}
+
+fn hkdf_block(ikm: &[u8], salt: &[u8], info: &[u8]) -> hmac::Tag {
     let extracted = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, salt), ikm);
     let mut expand = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, extracted.as_ref()));
     expand.update(info);
     expand.update(&[1]);
-    Secret::filled_by(|out| out.copy_from_slice(expand.sign().as_ref()))
+    expand.sign()
 }
 
 #[cfg(test)]
