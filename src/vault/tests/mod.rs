@@ -35,6 +35,7 @@ mod requests;
 mod root;
 mod rotation;
 mod sweep;
+mod waiting;
 
 struct Bench {
     _dir: tempfile::TempDir,

@@ -470,9 +470,9 @@ async fn a_provider_that_lies_makes_nothing_final() {
 
 /// An index that dies after so many changes: whoever asks for another one waits for ever.
 #[derive(Clone, Debug)]
-struct Mortal {
-    index: MemoryIndex,
-    left: Arc<AtomicI64>,
+pub(super) struct Mortal {
+    pub(super) index: MemoryIndex,
+    pub(super) left: Arc<AtomicI64>,
 }
 
 #[async_trait]
@@ -506,7 +506,7 @@ impl Index for Mortal {
 }
 
 /// Ends a moment after somebody asked a dead index.
-async fn dead(left: &AtomicI64) {
+pub(super) async fn dead(left: &AtomicI64) {
     while left.load(Ordering::Acquire) >= 0 {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
