@@ -213,6 +213,8 @@ keys!(
     DescriptorKey,
     /// Seals what an unfinished upload keeps in the data directory; derived from its record's DEK.
     SpoolKey,
+    /// Keys what a request asked of a record; derived from its DEK, so that no guess of it can be confirmed when that is gone.
+    FingerprintKey,
 );
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ use super::*;
 mod certificate;
 mod erasure;
 mod reblind;
+mod requests;
 mod root;
 mod rotation;
 mod sweep;

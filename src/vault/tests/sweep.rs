@@ -29,7 +29,7 @@ use super::{
     *,
 };
 
-async fn sweep(vault: &Vault) -> KeyOperation {
+pub(super) async fn sweep(vault: &Vault) -> KeyOperation {
     let begun = vault.run_sweep("keys", None).await.unwrap();
     ended(vault, &begun).await
 }
