@@ -157,6 +157,7 @@ fn shredded(last: u8, entry: u32) -> ShreddedRecord {
         plaintext_length: 100 + u64::from(entry),
         page_id: id(0x30),
         slot: 40 + entry,
+        request_mac: Bytes::new(),
     }
 }
 
