@@ -68,7 +68,8 @@ pub enum AppError {
     /// The bucket holds a vault, and the keys that open it are not there.
     #[error(
         "the bucket holds a vault, but the root directory that opens it is missing or empty; nothing was made. Restore it from \
-         its own backup, or correct `root`: without it no byte of this vault can ever be read root={}",
+         its own backup, or correct `root` (after `callvault root migrate`, set root.provider to where the root is now): without \
+         it no byte of this vault can ever be read root={}",
         root.display()
     )]
     NoRoot {
