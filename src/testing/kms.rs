@@ -148,6 +148,11 @@ impl Service {
         key.deletion = None;
     }
 
+    /// The state of a key by its ARN, while there is one.
+    pub fn state_of(&self, arn: &str) -> Option<&'static str> {
+        self.account().keys.get(id_of(arn)).map(|key| key.state)
+    }
+
     pub fn set_origin(&self, arn: &str, origin: &'static str) {
         self.account().keys.get_mut(id_of(arn)).unwrap().origin = origin;
     }

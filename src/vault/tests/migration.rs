@@ -82,6 +82,19 @@ impl Move {
         Providers::one(Arc::clone(&self.to)).with(Arc::clone(&self.from))
     }
 
+    async fn store(&self, name: &str) -> Arc<dyn BlobStore> {
+        let clock = Arc::clone(&self.bench.clock) as _;
+        let path = self.bench._dir.path().join(name);
+        let store = LocalStore::open(&path, clock, Arc::clone(&self.bench.rng)).await;
+        Arc::new(store.unwrap())
+    }
+
+    async fn copy_of_bucket(&self, name: &str) -> Arc<dyn BlobStore> {
+        let dir = self.bench._dir.path();
+        world::copy(&dir.join("bucket"), &dir.join(name)).unwrap();
+        self.store(name).await
+    }
+
     async fn migrate(&self, index: &MemoryIndex) -> Result<Moved, Error> {
         let opened = self.open(index, self.moving()).await.unwrap();
         let moved = opened.vault.migrate_root("operator").await;
@@ -136,6 +149,10 @@ struct Story {
     old: MemoryIndex,
     /// A bucket of before, whose newest leaves are not in it.
     older: Arc<dyn BlobStore>,
+    /// The bucket as it was when the move began.
+    eve: Arc<dyn BlobStore>,
+    /// One that has nothing in it.
+    empty: Arc<dyn BlobStore>,
 }
 
 impl Story {
@@ -146,10 +163,7 @@ impl Story {
         let (kept, gone) = (record_call(vault, 1).await, record_call(vault, 2).await);
         opened.close().await;
         let old = index.snapshot();
-        let dir = of.bench._dir.path();
-        world::copy(&dir.join("bucket"), &dir.join("older")).unwrap();
-        let clock = Arc::clone(&of.bench.clock) as _;
-        let older = LocalStore::open(&dir.join("older"), clock, Arc::clone(&of.bench.rng)).await;
+        let older = of.copy_of_bucket("older").await;
         let opened = of.open(index, Arc::clone(&of.from)).await.unwrap();
         let erasure = erased(&opened.vault, Target::Records(vec![gone.id])).await;
         opened.close().await;
@@ -159,7 +173,9 @@ impl Story {
             gone: gone.id,
             erasure,
             old,
-            older: Arc::new(older.unwrap()),
+            older,
+            eve: of.copy_of_bucket("eve").await,
+            empty: of.store("empty").await,
         }
     }
 
@@ -168,15 +184,15 @@ impl Story {
         assert_eq!(vault.verify().await.unwrap().findings, vec![]);
     }
 
-    /// The bucket of before is refused, whoever is named.
-    async fn older_bucket_is_refused(&self, of: &Move, n: i64) {
+    /// A bucket of before is refused, whoever is named.
+    async fn is_refused(&self, bucket: &Arc<dyn BlobStore>, of: &Move, n: i64) {
         for providers in [
             Providers::one(Arc::clone(&of.from)),
             Providers::one(Arc::clone(&of.to)),
             of.moving(),
             of.moved(),
         ] {
-            let (store, index) = (Arc::clone(&self.older), Arc::new(MemoryIndex::default()));
+            let (store, index) = (Arc::clone(bucket), Arc::new(MemoryIndex::default()));
             let refused = of.bench.open_store(store, index, providers, 256 << 20).await;
             match refused.map(|_| ()) {
                 Err(OpenError::BucketBehind(_) | OpenError::OtherProvider { .. }) => {}
@@ -214,7 +230,9 @@ async fn a_root_moves_and_no_record_or_tenants_page_is_touched() {
                 ..moved
             }
         );
-        story.older_bucket_is_refused(&of, 0).await;
+        for bucket in [&story.older, &story.eve, &story.empty] {
+            story.is_refused(bucket, &of, 0).await;
+        }
         for index in [index.clone(), MemoryIndex::default(), story.old.snapshot()] {
             let refused = of.open(&index, Arc::clone(&of.from)).await.unwrap_err();
             let text = refused.to_string();
@@ -311,7 +329,13 @@ async fn a_root_that_fails_or_lies_is_not_given_the_vault() {
         let of = Move::new(way).await;
         let index = MemoryIndex::default();
         let story = Story::happen(&of, &index).await;
-        for manner in [Manner::Away, Manner::Refusing, Manner::Silent, Manner::Fickle] {
+        for manner in [
+            Manner::Away,
+            Manner::Refusing,
+            Manner::Silent,
+            Manner::Fickle,
+            Manner::Forgetful,
+        ] {
             let bad = FaultyRoot::over(Arc::clone(&of.to));
             let patient = PatientRoot::new(bad.clone(), Duration::from_millis(200));
             let providers = Providers::one(Arc::clone(&of.from)).moving_to(Arc::new(patient));
@@ -452,7 +476,7 @@ async fn wherever_a_move_of_the_root_is_cut_it_is_where_it_was_or_where_it_goes(
                 () = dead(&left) => false,
             };
             opened.crash().await;
-            story.older_bucket_is_refused(&of, n).await;
+            story.is_refused(&story.older, &of, n).await;
 
             let index = match n % 2 {
                 0 => index,
@@ -469,7 +493,10 @@ async fn wherever_a_move_of_the_root_is_cut_it_is_where_it_was_or_where_it_goes(
             };
             assert!(is_moved || !done, "{n}");
             match is_moved {
-                true => after += 1,
+                true => {
+                    after += 1;
+                    story.is_refused(&story.empty, &of, n).await;
+                }
                 false => before += 1,
             }
             let back = Providers::one(Arc::clone(&of.from)).with(Arc::clone(&of.to));
@@ -493,7 +520,9 @@ async fn wherever_a_move_of_the_root_is_cut_it_is_where_it_was_or_where_it_goes(
             }
             let again = of.migrate(&index).await.unwrap();
             assert_eq!((again.moved, again.to.as_str()), (!is_moved, of.to.kind()), "{n}");
-            story.older_bucket_is_refused(&of, n).await;
+            for bucket in [&story.older, &story.eve, &story.empty] {
+                story.is_refused(bucket, &of, n).await;
+            }
             let refused = of.open(&index, Arc::clone(&of.from)).await.unwrap_err();
             assert!(
                 matches!(refused, OpenError::OtherProvider { .. }),
