@@ -98,6 +98,9 @@ pub enum AppError {
     /// The vault is open and something in it failed.
     #[error(transparent)]
     Vault(#[from] Error),
+    /// The root did not move, or an anchor was left to be set.
+    #[error("moving the root was cut short; see to this and run it again: {}", causes(.0))]
+    Moving(Error),
     /// The store does not open.
     #[error("the store does not open: {}", causes(.0))]
     Store(#[from] StoreError),

@@ -70,7 +70,7 @@ impl Offline {
     /// Killed anywhere, it is as it was or as it should be, and another call ends it.
     ///
     /// # Errors
-    /// As [`Offline::open`]; [`AppError::Config`] if there is no section; [`AppError::Root`], [`AppError::Vault`] if a provider or the
+    /// As [`Offline::open`]; [`AppError::Config`] if there is no section; [`AppError::Root`], [`AppError::Moving`] if a provider or the
     /// bucket fails: then the root is where it was, unless only an anchor was left to be set.
     pub async fn migrate_root(
         config: &Config,
@@ -102,7 +102,7 @@ impl Offline {
         };
         drop(vault);
         open.close().await;
-        Ok(moved?)
+        moved.map_err(AppError::Moving)
     }
 
     /// Reads everything and reports what does not agree or authenticate.

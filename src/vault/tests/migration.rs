@@ -234,11 +234,14 @@ async fn a_root_moves_and_no_record_or_tenants_page_is_touched() {
             story.is_refused(bucket, &of, 0).await;
         }
         for index in [index.clone(), MemoryIndex::default(), story.old.snapshot()] {
-            let refused = of.open(&index, Arc::clone(&of.from)).await.unwrap_err();
-            let text = refused.to_string();
-            let held = format!("set root.provider to {}", of.to.kind());
-            assert!(matches!(refused, OpenError::OtherProvider { .. }), "{text}");
-            assert!(text.contains(&held), "{text}");
+            let alone = Providers::one(Arc::clone(&of.from));
+            for wrong in [alone.clone(), alone.with(Arc::clone(&of.to))] {
+                let refused = of.open(&index, wrong).await.unwrap_err();
+                let text = refused.to_string();
+                let held = format!("set root.provider to {}", of.to.kind());
+                assert!(matches!(refused, OpenError::OtherProvider { .. }), "{text}");
+                assert!(text.contains(&held), "{text}");
+            }
             let opened = of.open(&index, of.moved()).await.unwrap();
             let vault = &opened.vault;
             story.is_whole(vault).await;
