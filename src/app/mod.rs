@@ -19,6 +19,8 @@ mod instance;
 mod lock;
 mod offline;
 mod root;
+#[cfg(test)]
+mod secrets;
 mod store;
 mod vault;
 

@@ -32,9 +32,11 @@ mod certificate;
 mod erasure;
 mod migration;
 mod reblind;
+mod requests;
 mod root;
 mod rotation;
 mod sweep;
+mod waiting;
 
 struct Bench {
     _dir: tempfile::TempDir,
