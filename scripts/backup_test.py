@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What old copies of a vault still open: every copy of its bucket, index and data directory, and every key that there is now.
 
-    backup_test.py --bucket DIR... --root DIR... [--rows FILE...] [--spool DIR...] [--numbers FILE] [--guesses FILE]
-                   [--expect FILE] [--out DIR]
+    backup_test.py --bucket DIR... [--root DIR...] [--epoch-keys FILE...] [--rows FILE...] [--spool DIR...] [--numbers FILE]
+                   [--guesses FILE] [--expect FILE] [--out DIR]
 
 Written from docs/format.md and proto/callvault/storage/v1 alone, and as somebody who means harm would write it: nothing is
 checked that needs no checking, every state of every page is tried, whether a log names it or not, and what one copy opens is
@@ -10,6 +10,9 @@ used on all the others. Only what authenticates counts as opened.
 
   --bucket   copies of the bucket, old and new; with what unfinished uploads left in them
   --root     root directories (provider `file`): those that exist
+  --epoch-keys
+             keys of epochs, `<number> <32 bytes in hex>` a line: those that a provider which is no directory (`pkcs11`, `aws_kms`)
+             still gives out when it is asked to open what it wrapped, or would if a deletion were called back
   --rows     rows of copies of the index, a JSON object a line: {"table", "key": [columns], "value": hex}
   --spool    copies of the spool in the data directory
   --numbers  identifiers to look for in the rows of the index, one a line: telephone numbers, addresses, ids
@@ -72,6 +75,7 @@ class Copies:
     def __init__(self):
         self.vaults, self.leaves, self.payloads, self.blobs, self.rows = set(), {}, {}, {}, []
         self.provider_keys, self.epochs, self.region_pages, self.tenant_keys = {}, set(), set(), {}
+        self.epoch_keys = set()
         self.tenant_pages, self.keyrings, self.wraps, self.settings = set(), set(), {}, set()
         self.places, self.descriptors, self.named, self.tenants = defaultdict(set), defaultdict(set), set(), set()
         self.fingerprints = {}
@@ -283,13 +287,16 @@ class Opened:
         return opened
 
     def open_region(self):
+        for epoch, key in self.copies.epoch_keys:
+            self.epochs[epoch, key] = f"given out > epoch {epoch}"
+        given = {epoch for epoch, _ in self.epochs}
         for epoch, wrapped in sorted(self.copies.epochs):
             aad, found = context("epoch-key", self.vault, u64(epoch)), None
             for key, file in self.copies.provider_keys.items():
                 if found := attempt(unseal, key, wrapped, aad, "epoch"):
                     self.epochs.setdefault((epoch, found), f"{file} > epoch {epoch}")
                     break
-            self.tried("epoch keys", found)
+            self.tried("epoch keys", found or epoch in given)
         for _, page, generation, under, sealed, source in self.copies.region_pages:
             aad = context("region-page-state", self.vault, self.region, page, u64(generation), u64(under))
             nodes = None
@@ -467,7 +474,7 @@ def lines_of(file):
 
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
-    for name in "bucket", "root", "rows", "spool":
+    for name in "bucket", "root", "epoch-keys", "rows", "spool":
         parser.add_argument(f"--{name}", type=Path, action="append", default=[], required=name == "bucket")
     for name in "numbers", "guesses", "expect", "out":
         parser.add_argument(f"--{name}", type=Path)
@@ -477,6 +484,8 @@ def main():
         for place in places:
             need(place.is_dir(), f"{place}: no such directory")
             read(place)
+    for file in arguments.epoch_keys:
+        copies.epoch_keys |= {(int(epoch), bytes.fromhex(key)) for epoch, key in lines_of(file)}
     for file in arguments.rows:
         with open(file) as lines:
             for row in map(json.loads, lines):
@@ -486,6 +495,7 @@ def main():
     records = opened.records(arguments.out)
     opened.sort_traces()
 
+    # "epochs": those whose key opens.
     states, told = {}, {"records": {}, "tenants": {}, "identifiers": {}, "keys": {}, "associated": {}, "confirmed": {}}
     for id, record in records.items():
         told["records"][name_of(id)] = record
@@ -508,6 +518,7 @@ def main():
     for (what, how), count in opened.counts.items():
         told["keys"].setdefault(what, {})[how] = count
     told["keys"]["live slots"] = {"region": opened.region_pages.live(), **{t: p.live() for t, p in opened.tenant_pages.items()}}
+    told["epochs"] = sorted({epoch for epoch, _ in opened.epochs})
     told["unreadable"] = {what: count for what, count in copies.unreadable.items() if count}
     expected = dict(lines_of(arguments.expect))
     told["unexpected"] = {

@@ -475,9 +475,9 @@ impl Config {
 
     /// The longest grace, a sweep's interval and what the provider takes to destroy are 30 days at most.
     fn check_sweeps(&self) -> Result<(), ConfigError> {
+        // Also of one that is not in use: older epochs may be with it.
         let kms = self.root.aws_kms.as_deref();
-        let window = kms.filter(|_| self.root.provider == RootKind::AwsKms);
-        let window_hours = window.map_or(0, |kms| 24 * u32::from(kms.deletion_days));
+        let window_hours = kms.map_or(0, |kms| 24 * u32::from(kms.deletion_days));
         let longest = FINAL_HOURS.saturating_sub(GRACE_HOURS + window_hours);
         if (1..=longest).contains(&self.keys.sweep_every_hours) {
             return Ok(());

@@ -262,6 +262,26 @@ fn a_root_is_a_directory_or_names_a_provider() {
     }
 }
 
+/// Epochs from before the root moved are destroyed where they are, in the time that it takes there.
+#[test]
+fn the_window_of_a_provider_that_is_not_in_use_counts() {
+    let with_hours = |root: &str, hours: u32| {
+        let text = SMALLEST.replace("root = \"/r\"\n", "");
+        Config::parse(&format!(
+            "{text}\n[keys]\nsweep_every_hours = {hours}\n[root]\n{root}"
+        ))
+    };
+    let file = "provider = \"file\"\nfile = { dir = \"/r\" }";
+    with_hours(file, 384).unwrap();
+    let moved = format!("{file}\naws_kms = {{ region = \"us-east-1\", deletion_days = 10 }}");
+    with_hours(&moved, 144).unwrap();
+    let refused = with_hours(&moved, 145).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("keys.sweep_every_hours: must be 1 to 144"),
+        "{refused}"
+    );
+}
+
 #[test]
 fn a_vault_serves_without_its_root_for_a_bounded_time() {
     for seconds in [0, 299, 604_801] {

@@ -143,9 +143,10 @@ async fn sweep(vault: Arc<Vault>, every_hours: u32) {
 /// Asks the root's provider whether it is still there.
 async fn watch_root(vault: Arc<Vault>) {
     let mut each_minute = every(Duration::ZERO, ROOT);
+    let mut before = None;
     loop {
         each_minute.tick().await;
-        let was_away = vault.warning().is_some();
+        let was_away = before == Some("ROOT_UNAVAILABLE");
         match vault.check_root().await {
             Ok(()) if was_away => tracing::info!("the root provider answers again"),
             Ok(()) => {}
@@ -159,6 +160,13 @@ async fn watch_root(vault: Arc<Vault>) {
                 );
             }
         }
+        let now = vault.warning();
+        if now == Some("ROOT_NOT_CONFIGURED") && now != before {
+            tracing::error!(
+                "older root epochs are with a provider that the configuration has no section for: no sweep can end; put it back"
+            );
+        }
+        before = now;
         metrics::gauge!(telemetry::ROOT_SILENCE).set(vault.root_silence().as_secs_f64());
     }
 }

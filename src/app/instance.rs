@@ -65,6 +65,7 @@ impl Instance {
         let how = How {
             may_make: true,
             rebuild: false,
+            move_to: None,
         };
         let mut open = OpenVault::open(config, how).await?;
         match Started::over(&open, config, mode, metrics).await {

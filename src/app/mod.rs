@@ -70,7 +70,8 @@ pub enum AppError {
     /// The bucket holds a vault, and the keys that open it are not there.
     #[error(
         "the bucket holds a vault, but the root directory that opens it is missing or empty; nothing was made. Restore it from \
-         its own backup, or correct `root`: without it no byte of this vault can ever be read root={}",
+         its own backup, or correct `root` (after `callvault root migrate`, set root.provider to where the root is now): without \
+         it no byte of this vault can ever be read root={}",
         root.display()
     )]
     NoRoot {
@@ -99,6 +100,9 @@ pub enum AppError {
     /// The vault is open and something in it failed.
     #[error(transparent)]
     Vault(#[from] Error),
+    /// The root did not move, or an anchor was left to be set.
+    #[error("moving the root was cut short; see to this and run it again: {}", causes(.0))]
+    Moving(Error),
     /// The store does not open.
     #[error("the store does not open: {}", causes(.0))]
     Store(#[from] StoreError),

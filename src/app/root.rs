@@ -1,16 +1,21 @@
-//! The root provider of a configuration.
+//! The root providers of a configuration.
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
+use tokio::sync::OnceCell;
+
 use crate::{
-    config::{Config, RootAwsKms, RootKind, RootPkcs11},
+    config::{Config, Root, RootAwsKms, RootKind, RootPkcs11},
+    crypto::secret::EpochKey,
     domain::clock::Rng,
     keys::{
         aws_kms::{self, AwsKmsRoot},
         file::FileRoot,
         patient::PatientRoot,
         pkcs11::{self, PinSource, Pkcs11Root},
-        provider::RootProvider,
+        provider::{Anchor, Destruction, EpochGrant, EpochLabel, ProviderError, RootProvider},
+        providers::Providers,
     },
 };
 
@@ -21,14 +26,41 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// About how long to wait before a request is repeated; doubles from there.
 const BACKOFF: Duration = Duration::from_millis(200);
 
-/// Opens the provider that is configured.
+/// Opens the provider that is configured, and the one that the root is to move to. Others that have a section are reached when
+/// somebody asks them: older epochs may be with them.
 ///
 /// # Errors
-/// [`AppError::Root`] with what to do; [`AppError::Config`] if its section is missing.
-pub(super) async fn open(config: &Config, rng: &Arc<dyn Rng>) -> Result<Arc<dyn RootProvider>, AppError> {
-    let (root, rng) = (&config.root, Arc::clone(rng));
-    let missing = || AppError::Config(config.root.missing_section());
-    Ok(match root.provider {
+/// [`AppError::Root`] with what to do; [`AppError::Config`] if a section is missing.
+pub(super) async fn open(
+    config: &Config,
+    to: Option<RootKind>,
+    rng: &Arc<dyn Rng>,
+) -> Result<Providers, AppError> {
+    let root = &config.root;
+    let mut providers = Providers::one(reach(root, root.provider, rng).await?);
+    for kind in root.others().filter(|kind| Some(*kind) != to) {
+        let (root, rng) = (root.clone(), Arc::clone(rng));
+        providers = providers.with(Arc::new(Later {
+            kind,
+            root,
+            rng,
+            reached: OnceCell::new(),
+        }));
+    }
+    Ok(match to {
+        None => providers,
+        Some(to) if to == root.provider => {
+            let named = Arc::clone(providers.named());
+            providers.moving_to(named)
+        }
+        Some(to) => providers.moving_to(reach(root, to, rng).await?),
+    })
+}
+
+async fn reach(root: &Root, kind: RootKind, rng: &Arc<dyn Rng>) -> Result<Arc<dyn RootProvider>, AppError> {
+    let rng = Arc::clone(rng);
+    let missing = || AppError::Config(Root::missing_section(kind));
+    Ok(match kind {
         RootKind::File => {
             let file = root.file.as_ref().ok_or_else(missing)?;
             patient(FileRoot::open(&file.dir, rng)?)
@@ -42,6 +74,64 @@ pub(super) async fn open(config: &Config, rng: &Arc<dyn Rng>) -> Result<Arc<dyn 
             patient(AwsKmsRoot::open(aws_kms_settings(kms), rng).await?)
         }
     })
+}
+
+/// A provider that is reached when it is first asked, and again until it is.
+#[derive(Debug)]
+struct Later {
+    kind: RootKind,
+    root: Root,
+    rng: Arc<dyn Rng>,
+    reached: OnceCell<Arc<dyn RootProvider>>,
+}
+
+impl Later {
+    async fn reached(&self) -> Result<&Arc<dyn RootProvider>, ProviderError> {
+        let reach = || async {
+            reach(&self.root, self.kind, &self.rng)
+                .await
+                .map_err(|error| match error {
+                    AppError::Root(error) => error,
+                    other => ProviderError::unavailable(other),
+                })
+        };
+        self.reached.get_or_try_init(reach).await
+    }
+}
+
+#[async_trait]
+impl RootProvider for Later {
+    fn kind(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    async fn create_epoch(&self, label: EpochLabel) -> Result<EpochGrant, ProviderError> {
+        self.reached().await?.create_epoch(label).await
+    }
+
+    async fn unwrap(&self, label: EpochLabel, grant: &EpochGrant) -> Result<EpochKey, ProviderError> {
+        self.reached().await?.unwrap(label, grant).await
+    }
+
+    async fn destroy(&self, label: EpochLabel, handle: &str) -> Result<Destruction, ProviderError> {
+        self.reached().await?.destroy(label, handle).await
+    }
+
+    async fn destruction(
+        &self,
+        label: EpochLabel,
+        handle: &str,
+    ) -> Result<Option<Destruction>, ProviderError> {
+        self.reached().await?.destruction(label, handle).await
+    }
+
+    async fn anchor(&self) -> Result<Option<Anchor>, ProviderError> {
+        self.reached().await?.anchor().await
+    }
+
+    async fn advance(&self, anchor: &Anchor) -> Result<(), ProviderError> {
+        self.reached().await?.advance(anchor).await
+    }
 }
 
 fn patient(provider: impl RootProvider + 'static) -> Arc<dyn RootProvider> {
@@ -81,25 +171,36 @@ fn aws_kms_settings(kms: &RootAwsKms) -> aws_kms::Settings {
     }
 }
 
-/// Reaches the root as a start would, and says what is there. Makes nothing.
+/// Reaches the root as a start would, and says what is there; and likewise every other provider that has a section: the root may
+/// move there, or older epochs be with it. Makes nothing.
 ///
 /// # Errors
 /// As a start: [`AppError::Root`].
 pub async fn check_root(config: &Config) -> Result<String, AppError> {
+    let mut told = look_at(&config.root, config.root.provider, "the root").await?;
+    for kind in config.root.others() {
+        let found = look_at(&config.root, kind, "another root").await;
+        let found = found.unwrap_or_else(|error| format!("another root ({kind}): {error}"));
+        told = format!("{told}\n{found}");
+    }
+    Ok(told)
+}
+
+async fn look_at(root: &Root, kind: RootKind, what: &str) -> Result<String, AppError> {
     let rng: Arc<dyn Rng> = Arc::new(crate::crypto::rng::SystemRng::new());
-    if let Some(dir) = config.root.dir()
-        && !dir.exists()
+    let dir = root.file.as_ref().filter(|_| kind == RootKind::File);
+    if let Some(file) = dir
+        && !file.dir.exists()
     {
+        let dir = file.dir.display();
         return Ok(format!(
-            "the root is a directory that a start makes: {}",
-            dir.display()
+            "{what} is a directory that is made when it is needed: {dir}"
         ));
     }
-    let provider = open(config, &rng).await?;
-    let kind = provider.kind();
+    let provider = reach(root, kind, &rng).await?;
     Ok(match provider.anchor().await? {
-        Some(anchor) => format!("the root is there ({kind}); it belongs to vault {}", anchor.vault),
-        None => format!("the root is there ({kind}); it belongs to no vault yet"),
+        Some(anchor) => format!("{what} is there ({kind}); it belongs to vault {}", anchor.vault),
+        None => format!("{what} is there ({kind}); it belongs to no vault yet"),
     })
 }
 
@@ -116,9 +217,9 @@ mod tests {
         blob::s3::tests::credentials,
         config::{Root, Store},
         domain::tenant::TenantSettings,
-        keys::{
-            aws_kms::tests::service::Service,
-            pkcs11::tests::{PIN, TOKEN, module, write_pin},
+        testing::{
+            kms::Service,
+            token::{PIN, TOKEN, module, write_pin},
         },
         vault::OperationState,
     };
@@ -126,6 +227,7 @@ mod tests {
     const MAKE: How = How {
         may_make: true,
         rebuild: false,
+        move_to: None,
     };
 
     /// A configuration whose root is what these lines of `[root]` say.
@@ -216,5 +318,83 @@ mod tests {
             "provider = \"pkcs11\"\npkcs11 = {{ module = {module:?}, token = {TOKEN:?}, pin_file = {pin:?} }}"
         );
         a_vault_lives_on(&configured(&keep, &root)).await;
+    }
+
+    async fn swept(vault: &Arc<crate::vault::Vault>) {
+        let begun = vault.run_sweep("keys", None).await.unwrap();
+        loop {
+            let now = vault.key_operation(&begun.id, |_| true).await.unwrap();
+            assert_eq!(now.reason, None);
+            if now.state == OperationState::Succeeded {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// From a directory to another provider and back; what is left behind is destroyed where it is.
+    async fn a_root_moves_from_a_directory(mut config: Config, to: RootKind) {
+        assert_eq!(config.root.provider, RootKind::File);
+        OpenVault::open(&config, MAKE).await.unwrap().close().await;
+        for (from, to) in [(RootKind::File, to), (to, RootKind::File)] {
+            config.root.provider = from;
+            let moved = Offline::migrate_root(&config, to, |_, _| ()).await.unwrap();
+            assert!(moved.moved && moved.to == to.name(), "{moved:?}");
+            let refused = OpenVault::open(&config, MAKE).await.unwrap_err().to_string();
+            assert!(
+                refused.contains(&format!("set root.provider to {to}")),
+                "{refused}"
+            );
+            config.root.provider = to;
+            let told = check_root(&config).await.unwrap();
+            assert!(told.contains(&format!("the root is there ({to})")), "{told}");
+            assert!(
+                told.contains(&format!("another root is there ({from})")),
+                "{told}"
+            );
+            let open = OpenVault::open(&config, MAKE).await.unwrap();
+            let vault = Arc::clone(&open.opened.vault);
+            swept(&vault).await;
+            for epoch in vault.root_epochs().await.unwrap() {
+                let lives = epoch.provider == to.name() && epoch.retired.is_none();
+                // KMS takes its days.
+                let waits = epoch.provider == RootKind::AwsKms.name();
+                assert!(lives || waits || epoch.destroyed.is_some(), "{epoch:?}");
+            }
+            drop(vault);
+            open.close().await;
+            let offline = Offline::open(&config).await.unwrap();
+            assert_eq!(offline.verify().await.unwrap().findings, vec![]);
+            offline.close().await;
+        }
+    }
+
+    fn beside_a_directory(keep: &tempfile::TempDir, section: &str) -> Config {
+        let dir = keep.path().join("root");
+        configured(
+            keep,
+            &format!("provider = \"file\"\nfile = {{ dir = {dir:?} }}\n{section}"),
+        )
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_root_moves_from_a_directory_to_kms_and_back() {
+        let (service, keep) = (Service::new(), tempfile::tempdir().unwrap());
+        let file = credentials(&keep, "any", "any");
+        let endpoint = service.serve().await;
+        let section = format!(
+            "aws_kms = {{ region = \"us-east-1\", endpoint = {endpoint:?}, credentials_file = {file:?} }}"
+        );
+        a_root_moves_from_a_directory(beside_a_directory(&keep, &section), RootKind::AwsKms).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs a token: a_root_may_move_to_a_token_and_back"]
+    async fn a_root_moves_to_a_token() {
+        let keep = tempfile::tempdir().unwrap();
+        write_pin(keep.path(), PIN);
+        let (module, pin) = (module().unwrap(), keep.path().join("pin"));
+        let section = format!("pkcs11 = {{ module = {module:?}, token = {TOKEN:?}, pin_file = {pin:?} }}");
+        a_root_moves_from_a_directory(beside_a_directory(&keep, &section), RootKind::Pkcs11).await;
     }
 }

@@ -119,6 +119,7 @@ mod tests {
         let make = How {
             may_make: true,
             rebuild: false,
+            move_to: None,
         };
         let open = OpenVault::open(&config, make).await.unwrap();
         let tenant = "acme".parse().unwrap();

@@ -7,7 +7,7 @@ use crate::{
         patient::{Patience, Patient},
         store::{BlobStore, ObjectKey, StoreError},
     },
-    config::Config,
+    config::{Config, RootKind},
     crypto::rng::SystemRng,
     domain::clock::{Clock, Rng, SystemClock},
     index::IndexError,
@@ -36,6 +36,8 @@ pub(super) struct How {
     pub(super) may_make: bool,
     /// Start from an empty index, and take the vault from any other.
     pub(super) rebuild: bool,
+    /// The root is to move there; nothing else is worked on.
+    pub(super) move_to: Option<RootKind>,
 }
 
 impl OpenVault {
@@ -77,7 +79,7 @@ impl OpenVault {
         let rng: Arc<dyn Rng> = Arc::new(SystemRng::new());
         let store = store::open(config, &clock, &rng).await?;
         check_root(&*store, config, how).await?;
-        let root = root::open(config, &rng).await?;
+        let root = root::open(config, how.move_to, &rng).await?;
         let spool = config.data.join("spool");
         let settings = VaultSettings {
             region: config.region()?,
@@ -181,6 +183,7 @@ mod tests {
     const MAKE: How = How {
         may_make: true,
         rebuild: false,
+        move_to: None,
     };
 
     #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use serde::{
@@ -39,13 +40,30 @@ pub enum RootKind {
     AwsKms,
 }
 
-impl fmt::Display for RootKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl RootKind {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::File => "file",
             Self::Pkcs11 => "pkcs11",
             Self::AwsKms => "aws_kms",
-        })
+        }
+    }
+}
+
+impl fmt::Display for RootKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for RootKind {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = [Self::File, Self::Pkcs11, Self::AwsKms];
+        let named = all.into_iter().find(|kind| kind.name() == text);
+        named.ok_or("a root provider is file, pkcs11 or aws_kms")
     }
 }
 
@@ -159,21 +177,31 @@ impl Root {
         file.map(|file| file.dir.as_path())
     }
 
-    /// What is said if the provider's section is not there.
-    pub(crate) fn missing_section(&self) -> ConfigError {
-        let section = self.provider;
+    /// Whether there is a section for a provider.
+    pub fn has(&self, kind: RootKind) -> bool {
+        match kind {
+            RootKind::File => self.file.is_some(),
+            RootKind::Pkcs11 => self.pkcs11.is_some(),
+            RootKind::AwsKms => self.aws_kms.is_some(),
+        }
+    }
+
+    /// Providers that have a section and are not the one that counts: where the root was, or where it may go.
+    pub fn others(&self) -> impl Iterator<Item = RootKind> {
+        let all = [RootKind::File, RootKind::Pkcs11, RootKind::AwsKms];
+        all.into_iter()
+            .filter(|kind| *kind != self.provider && self.has(*kind))
+    }
+
+    /// What is said if a provider's section is not there.
+    pub(crate) fn missing_section(section: RootKind) -> ConfigError {
         let message = format!("the provider {section} needs the section [root.{section}]");
         ConfigError::value(format!("root.{section}"), message)
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let is_there = match self.provider {
-            RootKind::File => self.file.is_some(),
-            RootKind::Pkcs11 => self.pkcs11.is_some(),
-            RootKind::AwsKms => self.aws_kms.is_some(),
-        };
-        if !is_there {
-            return Err(self.missing_section());
+        if !self.has(self.provider) {
+            return Err(Self::missing_section(self.provider));
         }
         // One that is not in use may be the next: it is checked all the same.
         self.pkcs11.as_ref().map_or(Ok(()), RootPkcs11::check)?;

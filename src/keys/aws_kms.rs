@@ -289,4 +289,4 @@ impl RootProvider for AwsKmsRoot {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -14,6 +14,7 @@ pub mod patient;
 mod pending;
 pub mod pkcs11;
 pub mod provider;
+pub mod providers;
 pub mod region;
 pub mod standing;
 pub mod store;

@@ -138,4 +138,4 @@ impl RootProvider for Pkcs11Root {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

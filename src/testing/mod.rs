@@ -4,6 +4,8 @@ pub mod clock;
 pub mod disk;
 pub mod faulty;
 pub mod fuzz;
+pub mod kms;
 pub mod rng;
 pub mod root;
+pub mod token;
 pub mod world;

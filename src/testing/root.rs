@@ -25,6 +25,8 @@ pub enum Manner {
     Lying,
     /// It gives another key each time.
     Fickle,
+    /// It takes no anchor.
+    Forgetful,
 }
 
 /// A provider over another, whose manner may be changed while it is in use. Clones are one.
@@ -102,7 +104,9 @@ impl RootProvider for FaultyRoot {
     }
 
     async fn advance(&self, anchor: &Anchor) -> Result<(), ProviderError> {
-        self.manner().await?;
-        self.inner.advance(anchor).await
+        match self.manner().await? {
+            Manner::Forgetful => Err(ProviderError::unavailable("it takes no anchor")),
+            _ => self.inner.advance(anchor).await,
+        }
     }
 }

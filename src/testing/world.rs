@@ -28,7 +28,7 @@ use crate::{
         memory::MemoryIndex,
         sled::{SledIndex, SledOptions},
     },
-    keys::file::FileRoot,
+    keys::{file::FileRoot, providers::Providers},
     spool::{Directory, SpoolError},
     vault::{Error, OpenError, Opened, Replayed, UploadSettings, Vault, VaultSettings},
 };
@@ -75,6 +75,8 @@ pub struct World {
     pub faults: Faults,
     /// What goes wrong with the disk of its spool.
     pub disk_faults: DiskFaults,
+    /// Who holds its root from the next start on; a directory, unless somebody says otherwise.
+    pub roots: Option<Providers>,
     /// How long the vault waits for its store from the next start on; it pauses less than in life.
     pub patience: Patience,
     opened: Option<Opened>,
@@ -111,6 +113,7 @@ impl World {
             rng,
             faults: Faults::default(),
             disk_faults,
+            roots: None,
             patience: Patience {
                 pause: Duration::from_millis(1),
                 ..Patience::default()
@@ -134,12 +137,15 @@ impl World {
     /// [`OpenError`] as the vault says.
     pub async fn open_over(&mut self, index: Arc<dyn Index>) -> Result<Option<Replayed>, OpenError> {
         let store = FaultyStore::sharing(self.bucket().await?, &self.faults);
-        let root = FileRoot::open(&self.root_path(), self.arc_rng())?;
+        let roots = match &self.roots {
+            Some(roots) => roots.clone(),
+            None => Providers::one(Arc::new(self.root_provider()?)),
+        };
         let opened = Vault::open(
             self.settings.clone(),
             Arc::new(Patient::new(Arc::new(store), self.patience)),
             index,
-            Arc::new(root),
+            roots,
             self.arc_clock(),
             self.arc_rng(),
         )
@@ -149,7 +155,7 @@ impl World {
         Ok(replayed)
     }
 
-    /// The root provider, as the vault has it.
+    /// The directory's root provider, as the vault has it unless [`World::roots`] says otherwise.
     ///
     /// # Errors
     /// As the file system says.

@@ -20,7 +20,7 @@ use super::rows::RowCodec;
 
 /// The region page being filled.
 pub(crate) const OPEN_REGION_PAGE: &str = "open-region-page";
-/// The highest epoch that the provider was ever about to be asked for.
+/// The highest epoch that a provider was ever about to be asked for, a u64be, and which provider.
 pub(crate) const INTENDED_EPOCH: &str = "intended-epoch";
 /// Numbers of key states, stored.
 pub(crate) const ENABLED: u32 = 1;
@@ -36,11 +36,11 @@ pub(crate) fn epoch(rows: &RowCodec, body: &RootEpochCreated, created: Timestamp
     rows.row(Key::Epoch(body.epoch), &row)
 }
 
-/// The row that remembers the highest epoch that was intended.
-pub(crate) fn intended(epoch: u64) -> Row {
+/// The row that remembers the highest epoch that was intended, and whose it was to be.
+pub(crate) fn intended(epoch: u64, provider: &str) -> Row {
     Row {
         key: Key::Meta(INTENDED_EPOCH),
-        value: epoch.to_be_bytes().to_vec(),
+        value: [&epoch.to_be_bytes()[..], provider.as_bytes()].concat(),
     }
 }
 

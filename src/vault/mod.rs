@@ -34,7 +34,7 @@ mod update;
 mod uploads;
 mod verify;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use crate::{
     blob::store::BlobStore,
@@ -43,7 +43,7 @@ use crate::{
         ids::{RegionName, VaultId},
     },
     index::Index,
-    keys::{Keys, Realm, provider::RootProvider},
+    keys::{Keys, Realm, providers::Providers},
     ledger::outbox::Ledger,
 };
 
@@ -61,7 +61,7 @@ pub use put::{Closing, Draft, Put, PutSpec};
 pub use reblind::Reblinded;
 pub use record::Name;
 pub use replay::Replayed;
-pub use rotation::{KeyOperation, KeyState, KeyVersion, OperationState, OperationWork, RootEpoch};
+pub use rotation::{KeyOperation, KeyState, KeyVersion, Moved, OperationState, OperationWork, RootEpoch};
 pub use streams::Cut;
 pub use tenant::{TenantChange, TenantPage};
 pub use update::{DescriptorChange, UpdateSpec};
@@ -85,7 +85,10 @@ pub struct Vault {
     under_way: put::UnderWay,
     uploads: uploads::Uploads,
     lanes: message::Lanes,
-    provider: Arc<dyn RootProvider>,
+    providers: Providers,
+    anchoring: Arc<open::Anchoring>,
+    /// An epoch lives whose provider is not in the configuration.
+    without_provider: AtomicBool,
     key_work: rotation::Work,
     streams: streams::Streams,
     erasing: erasure::Erasing,

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use async_trait::async_trait;
@@ -25,6 +25,7 @@ use crate::{
     keys::{
         KeyError, Keys, Realm,
         provider::{Anchor, AnchoredHead, EpochGrant, EpochLabel, ProviderError, RootProvider, make_epoch},
+        providers::Providers,
         region::{EpochKeys, RegionKeys},
     },
     ledger::{
@@ -142,7 +143,8 @@ pub enum OpenError {
     Provider(#[from] ProviderError),
     /// The newest epoch is another provider's.
     #[error(
-        "the newest root epoch is held by the provider {held}, and the configuration names {named}; set root.provider back to {held}"
+        "the newest root epoch is held by the provider {held}, and the configuration names {named}; set root.provider to {held} and \
+         keep the sections of both. To move the root to {named}, run `callvault root migrate --to {named}`, again if it was cut short"
     )]
     OtherProvider {
         /// Who holds it.
@@ -221,7 +223,7 @@ impl Opened {
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn BlobStore>,
     pub(crate) index: Arc<dyn Index>,
-    pub(crate) provider: Arc<dyn RootProvider>,
+    pub(crate) providers: Providers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<dyn Rng>,
 }
@@ -235,30 +237,33 @@ impl Vault {
         settings: VaultSettings,
         store: Arc<dyn BlobStore>,
         index: Arc<dyn Index>,
-        provider: Arc<dyn RootProvider>,
+        providers: impl Into<Providers>,
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
     ) -> Result<Opened, OpenError> {
         let parts = Parts {
             store,
             index,
-            provider,
+            providers: providers.into(),
             clock,
             rng,
         };
-        let anchor = parts.provider.anchor().await?;
-        let (id, manifest) = find_or_make(&parts, &settings, anchor.as_ref()).await?;
+        let mut anchors = Vec::new();
+        for root in parts.providers.anchors() {
+            anchors.extend(root.anchor().await?);
+        }
+        let (id, manifest) = find_or_make(&parts, &settings, !anchors.is_empty()).await?;
         let realm = Realm {
             vault: id,
             region: settings.region.clone(),
         };
-        if anchor.as_ref().is_some_and(|a| a.vault != id) {
+        if anchors.iter().any(|anchor| anchor.vault != id) {
             return Err(OpenError::WrongRoot);
         }
         claim(&parts, &settings).await?;
         let found = logs(&*parts.store, LogKind::State).await?;
         let in_bucket = read_heads(&parts, id, &found).await?;
-        check_anchor(anchor.as_ref(), &in_bucket).await?;
+        check_anchors(&anchors, &in_bucket).await?;
         let term = next_term(&parts, settings.node, &found).await?;
         refuse_other_format(&parts).await?;
         let OpenEpoch {
@@ -273,7 +278,8 @@ impl Vault {
             log.verify_signature(region.signing().public_key())?;
         }
         bind_index(&parts, id).await?;
-        let vault = assemble(&parts, &settings, realm, (&region, epoch), anchor.as_ref(), term);
+        let anchoring = Anchoring::new(&realm, &parts.providers, &anchors, (settings.node, term));
+        let vault = assemble(&parts, &settings, realm, (&region, epoch), anchoring, term);
         vault.register_log().await?;
         if let Some(created) = genesis {
             vault.log_genesis(created).await?;
@@ -296,7 +302,11 @@ impl Vault {
         let syncing = tokio::spawn(Arc::clone(&vault).sync_uploads(stopped.clone()));
         vault.finish_cuts().await?;
         vault.find_key_work().await?;
-        let key_work = tokio::spawn(Arc::clone(&vault).work_on_keys(stopped.clone()));
+        // Somebody came to move the root: what else there is to do with keys waits for the next start.
+        let key_work = match vault.providers.is_moving() {
+            true => tokio::spawn(std::future::ready(())),
+            false => tokio::spawn(Arc::clone(&vault).work_on_keys(stopped.clone())),
+        };
         let purging = tokio::spawn(Arc::clone(&vault).purge_on(stopped));
         Ok(Opened {
             vault,
@@ -400,10 +410,11 @@ fn assemble(
     settings: &VaultSettings,
     realm: Realm,
     (region, epoch): (&Arc<RegionKeys>, EpochKeys),
-    anchor: Option<&Anchor>,
+    anchoring: Anchoring,
     term: u64,
 ) -> Arc<Vault> {
     let rows = RowCodec::new(Arc::clone(region));
+    let anchoring = Arc::new(anchoring);
     let ledger = Ledger::new(LedgerParts {
         vault: realm.vault,
         node: settings.node,
@@ -412,13 +423,7 @@ fn assemble(
         store: Arc::clone(&parts.store),
         signer: Arc::new(RegionSigner(Arc::clone(region))),
         clock: Arc::clone(&parts.clock),
-        observer: Arc::new(Anchoring::new(
-            &realm,
-            Arc::clone(&parts.provider),
-            anchor,
-            settings.node,
-            term,
-        )),
+        observer: Arc::clone(&anchoring) as _,
     });
     let key_store = IndexKeyStore {
         index: Arc::clone(&parts.index),
@@ -452,7 +457,9 @@ fn assemble(
             settings.uploads.life_micros.min(limits::UPLOAD_MICROS),
         ),
         lanes: Lanes::default(),
-        provider: Arc::clone(&parts.provider),
+        providers: parts.providers.clone(),
+        anchoring,
+        without_provider: AtomicBool::new(false),
         key_work: rotation::Work::default(),
         streams: Streams::default(),
         erasing: Erasing::default(),
@@ -463,13 +470,13 @@ fn assemble(
 async fn find_or_make(
     parts: &Parts,
     settings: &VaultSettings,
-    anchor: Option<&Anchor>,
+    is_anchored: bool,
 ) -> Result<(VaultId, [u8; 32]), OpenError> {
     let key = ObjectKey::parse(MANIFEST)?;
     let indexed = parts.index.get(&Key::Meta(META_VAULT)).await?;
     let manifest = match parts.store.get(&key, ByteRange::Full).await {
         Ok(object) => object.bytes,
-        Err(StoreError::NotFound) if anchor.is_some() || indexed.is_some() => {
+        Err(StoreError::NotFound) if is_anchored || indexed.is_some() => {
             return Err(OpenError::BucketBehind("it has no vault in it".to_owned()));
         }
         Err(StoreError::NotFound) => make_manifest(parts, settings, &key).await?,
@@ -584,12 +591,8 @@ async fn read_heads(
 }
 
 /// Refuses a bucket that holds less than the root remembers.
-async fn check_anchor(
-    anchor: Option<&Anchor>,
-    in_bucket: &BTreeMap<LogId, LogReader>,
-) -> Result<(), OpenError> {
-    let Some(anchor) = anchor else { return Ok(()) };
-    for head in &anchor.heads {
+async fn check_anchors(anchors: &[Anchor], in_bucket: &BTreeMap<LogId, LogReader>) -> Result<(), OpenError> {
+    for head in anchors.iter().flat_map(|anchor| &anchor.heads) {
         let behind = || OpenError::BucketBehind(format!("log {} had {} leaves", head.origin, head.size));
         let log = in_bucket
             .values()
@@ -641,14 +644,16 @@ async fn open_epoch(
     manifest: &[u8; 32],
     in_bucket: &BTreeMap<LogId, LogReader>,
 ) -> Result<OpenEpoch, OpenError> {
+    let named = parts.providers.named();
     if let Some(row) = newest_epoch(parts, in_bucket).await? {
-        let named = parts.provider.kind();
-        if row.provider != named {
+        // One whose anchor was looked at: nobody else knows how far the bucket has come.
+        let anchors = parts.providers.anchors();
+        let Some(holder) = anchors.into_iter().find(|root| root.kind() == row.provider) else {
             return Err(OpenError::OtherProvider {
                 held: row.provider,
-                named,
+                named: named.kind(),
             });
-        }
+        };
         let label = EpochLabel {
             vault: realm.vault,
             epoch: row.epoch,
@@ -657,12 +662,17 @@ async fn open_epoch(
             handle: row.handle,
             wrapped: row.wrapped_epoch_key.to_vec(),
         };
-        let key = parts.provider.unwrap(label, &grant).await?;
+        let key = holder.unwrap(label, &grant).await?;
         return Ok(OpenEpoch {
             region: Arc::new(RegionKeys::open(realm, row.epoch, &key, &row.sealed_keyring)?),
             epoch: EpochKeys::new(row.epoch, &key),
             genesis: None,
         });
+    }
+    if parts.providers.is_moving() {
+        return Err(OpenError::BucketBehind(
+            "it has no root epoch that could be moved".to_owned(),
+        ));
     }
     // Nothing vouches for the manifest yet, and what is made now will for ever: it must not have been misread.
     let again = parts
@@ -677,12 +687,12 @@ async fn open_epoch(
         vault: realm.vault,
         epoch: 1,
     };
-    let (grant, key) = make_epoch(&*parts.provider, label).await?;
+    let (grant, key) = make_epoch(&**named, label).await?;
     let (region, sealed_keyring) =
         RegionKeys::create(realm, 1, &key, manifest, parts.clock.now(), &*parts.rng)?;
     let created = RootEpochCreated {
         epoch: 1,
-        provider: parts.provider.kind().to_owned(),
+        provider: named.kind().to_owned(),
         handle: grant.handle,
         wrapped_epoch_key: grant.wrapped.into(),
         sealed_keyring: sealed_keyring.into(),
@@ -731,31 +741,37 @@ impl Signer for RegionSigner {
     }
 }
 
-/// Advances the root's anchor with every head that reached the bucket.
+/// Advances the root's anchor with every head that reached the bucket; while the root moves, that of both providers.
 ///
 /// The first leaf of a process's log names the heads that it retired, so from then on its own head vouches for theirs.
 #[derive(Debug)]
-struct Anchoring {
+pub(super) struct Anchoring {
     vault: VaultId,
     own: String,
-    provider: Arc<dyn RootProvider>,
-    heads: Mutex<BTreeMap<String, Head>>,
+    roots: Vec<Arc<dyn RootProvider>>,
+    /// What is in the bucket, and the highest number of the region's sequence there. Held while it is written down, or an
+    /// older anchor could be written over a newer one.
+    reached: tokio::sync::Mutex<(BTreeMap<String, Head>, u64)>,
 }
 
 impl Anchoring {
-    fn new(
-        realm: &Realm,
-        provider: Arc<dyn RootProvider>,
-        anchor: Option<&Anchor>,
-        node: u32,
-        term: u64,
-    ) -> Self {
-        let heads = anchor.map(|a| a.heads.as_slice()).unwrap_or_default().iter();
+    fn new(realm: &Realm, providers: &Providers, anchors: &[Anchor], (node, term): (u32, u64)) -> Self {
         let log = LogId {
             kind: LogKind::State,
             node,
             term,
         };
+        let mut heads = BTreeMap::<String, Head>::new();
+        for head in anchors.iter().flat_map(|anchor| &anchor.heads) {
+            let known = Head {
+                size: head.size,
+                root: head.root,
+            };
+            let newest = heads.entry(head.origin.clone()).or_insert(known);
+            if head.size > newest.size {
+                *newest = known;
+            }
+        }
         Self {
             vault: realm.vault,
             own: LogName {
@@ -763,51 +779,55 @@ impl Anchoring {
                 log,
             }
             .origin(),
-            provider,
-            heads: Mutex::new(
-                heads
-                    .map(|h| {
-                        (
-                            h.origin.clone(),
-                            Head {
-                                size: h.size,
-                                root: h.root,
-                            },
-                        )
-                    })
-                    .collect(),
-            ),
+            roots: providers.anchors().into_iter().cloned().collect(),
+            reached: tokio::sync::Mutex::new((
+                heads,
+                anchors.iter().map(|anchor| anchor.region_seq).max().unwrap_or(0),
+            )),
         }
+    }
+
+    fn anchor(&self, heads: &BTreeMap<String, Head>, region_seq: u64) -> Anchor {
+        let head = |(origin, head): (&String, &Head)| AnchoredHead {
+            origin: origin.clone(),
+            size: head.size,
+            root: head.root,
+        };
+        Anchor {
+            vault: self.vault,
+            region_seq,
+            heads: heads.iter().map(head).collect(),
+        }
+    }
+
+    /// Sets the anchor of every provider that counts, or says which does not take it. From then on each of them refuses a
+    /// bucket that is behind this moment.
+    pub(super) async fn secure(&self) -> Result<(), ProviderError> {
+        let reached = self.reached.lock().await;
+        let anchor = self.anchor(&reached.0, reached.1);
+        for root in &self.roots {
+            root.advance(&anchor).await?;
+        }
+        Ok(())
     }
 }
 
 #[async_trait]
 impl ShipObserver for Anchoring {
     async fn shipped(&self, name: &LogName, head: Head, region_seq: u64) {
-        let anchor = {
-            let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-            let origin = name.origin();
-            if origin == self.own {
-                heads.clear();
+        let mut reached = self.reached.lock().await;
+        let origin = name.origin();
+        if origin == self.own {
+            reached.0.clear();
+        }
+        reached.0.insert(origin, head);
+        reached.1 = region_seq;
+        let anchor = self.anchor(&reached.0, region_seq);
+        for root in &self.roots {
+            // An anchor that lags is safe: it refuses less. The next shipment tries again.
+            if let Err(error) = root.advance(&anchor).await {
+                tracing::error!(error = %Causes(&error), "anchor not advanced; a rollback to before this point would go unnoticed");
             }
-            heads.insert(origin, head);
-            let heads = heads
-                .iter()
-                .map(|(origin, h)| AnchoredHead {
-                    origin: origin.clone(),
-                    size: h.size,
-                    root: h.root,
-                })
-                .collect();
-            Anchor {
-                vault: self.vault,
-                region_seq,
-                heads,
-            }
-        };
-        // An anchor that lags is safe: it refuses less. The next shipment tries again.
-        if let Err(error) = self.provider.advance(&anchor).await {
-            tracing::error!(error = %Causes(&error), "anchor not advanced; a rollback to before this point would go unnoticed");
         }
     }
 }

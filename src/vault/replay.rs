@@ -432,7 +432,9 @@ impl<'a> Replay<'a> {
         let vault = self.vault;
         let malformed = || Error::corrupt("leaf");
         let rows = match (scope, leaf.body) {
-            (Scope::Region, Some(Body::RootEpochIntended(body))) => vec![apply::intended(body.epoch)],
+            (Scope::Region, Some(Body::RootEpochIntended(body))) => {
+                vec![apply::intended(body.epoch, &body.provider)]
+            }
             (Scope::Region, Some(Body::RootEpochCreated(body))) => {
                 vault.replay_epoch(&body, &leaf.actor, at).await?
             }

@@ -1,16 +1,24 @@
-//! The root provider is asked now and then whether it is still there; what is open serves for a bounded time without it.
+//! The root provider is asked now and then whether it is still there; what is open serves for a bounded time without it. What
+//! is asked about an epoch is asked of the provider that holds it.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use crate::{
+    index::Range,
     keys::{
         KeyError,
-        provider::{EpochGrant, EpochLabel, ProviderError},
+        provider::{EpochGrant, EpochLabel, ProviderError, RootProvider},
     },
     proto::storage::EpochRow,
 };
 
-use super::{Error, Vault};
+use super::{Error, Kind, Vault, apply};
+
+const NOT_CONFIGURED: &str = "ROOT_NOT_CONFIGURED";
 
 impl Vault {
     /// How long content may be read and stored after the root provider's last answer; for ever, unless this is called.
@@ -25,9 +33,13 @@ impl Vault {
         Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 
-    /// Why the vault may soon take nothing in any more: `ROOT_UNAVAILABLE` while the root provider does not answer.
+    /// What an operator should see to: `ROOT_UNAVAILABLE` while the root provider does not answer, so that the vault may soon
+    /// take nothing in any more; `ROOT_NOT_CONFIGURED` while an older epoch lives whose provider the configuration has no
+    /// section for, so that no sweep can end.
     pub fn warning(&self) -> Option<&'static str> {
-        self.keys.standing().is_failing().then_some("ROOT_UNAVAILABLE")
+        let without = self.without_provider.load(Ordering::Relaxed);
+        let failing = self.keys.standing().is_failing().then_some("ROOT_UNAVAILABLE");
+        failing.or(without.then_some(NOT_CONFIGURED))
     }
 
     /// Asks the root provider for the current epoch's key, which must be the one that is open; to be called about every minute.
@@ -43,23 +55,98 @@ impl Vault {
             Ok(()) => self.keys.standing().answered(),
             Err(_) => self.keys.standing().failed(),
         }
+        let without = self.unreachable_epoch().await?.is_some();
+        self.without_provider.store(without, Ordering::Relaxed);
         asked
     }
 
     async fn ask_root(&self, newest: EpochRow) -> Result<(), Error> {
-        let label = EpochLabel {
-            vault: self.realm.vault,
-            epoch: newest.epoch,
-        };
+        let provider = self.holder(&newest.provider, newest.epoch).await?;
         let grant = EpochGrant {
             handle: newest.handle,
             wrapped: newest.wrapped_epoch_key.to_vec(),
         };
-        let key = self.provider.unwrap(label, &grant).await;
+        let key = provider.unwrap(self.label(newest.epoch), &grant).await;
         let key = key.map_err(KeyError::Provider)?;
         match self.keys.is_open_as(newest.epoch, &key) {
             true => Ok(()),
             false => Err(KeyError::Provider(ProviderError::Corrupt).into()),
         }
     }
+
+    pub(super) fn label(&self, epoch: u64) -> EpochLabel {
+        EpochLabel {
+            vault: self.realm.vault,
+            epoch,
+        }
+    }
+
+    /// The provider that holds an epoch's key, and no other one of its kind: who never had the key would pass for who destroyed it.
+    ///
+    /// # Errors
+    /// [`Kind::WrongState`] if it is not in the configuration (`ROOT_NOT_CONFIGURED`), or its anchor is not this vault's
+    /// (`ANOTHER_ROOT`). [`Kind::Unavailable`] if it cannot be asked.
+    pub(super) async fn holder(&self, kind: &str, epoch: u64) -> Result<&Arc<dyn RootProvider>, Error> {
+        let provider = self
+            .providers
+            .of(kind)
+            .ok_or_else(|| not_configured(kind, epoch))?;
+        if self.providers.anchors().iter().any(|root| root.kind() == kind) {
+            // It was looked at when the vault was opened.
+            return Ok(provider);
+        }
+        match provider.anchor().await.map_err(KeyError::Provider)? {
+            Some(anchor) if anchor.vault == self.realm.vault => Ok(provider),
+            _ => Err(Error::new(
+                Kind::WrongState,
+                "ANOTHER_ROOT",
+                "the section of the provider that older epochs are with leads to a root that does not know this vault; nothing is \
+                 destroyed: point it at where the root was before it was moved",
+            )
+            .with("provider", kind)
+            .with("epoch", epoch)),
+        }
+    }
+
+    /// An older epoch that lives, and whose provider is not in the configuration.
+    async fn unreachable_epoch(&self) -> Result<Option<EpochRow>, Error> {
+        for row in self.all_rows(Range::Epochs).await? {
+            let epoch: EpochRow = self.rows.open(&row.key, &row.value)?;
+            if epoch.state != apply::DESTROYED && self.providers.of(&epoch.provider).is_none() {
+                return Ok(Some(epoch));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Kinds of all providers that hold an epoch that lives.
+    pub(super) async fn providers_of_living_epochs(&self) -> Result<BTreeSet<String>, Error> {
+        let mut kinds = BTreeSet::new();
+        for row in self.all_rows(Range::Epochs).await? {
+            let epoch: EpochRow = self.rows.open(&row.key, &row.value)?;
+            if epoch.state != apply::DESTROYED {
+                kinds.insert(epoch.provider);
+            }
+        }
+        Ok(kinds)
+    }
+
+    /// Refuses to go on while an older epoch lives that nobody can be asked to destroy.
+    pub(super) async fn refuse_unreachable_epochs(&self) -> Result<(), Error> {
+        match self.unreachable_epoch().await? {
+            None => Ok(()),
+            Some(epoch) => Err(not_configured(&epoch.provider, epoch.epoch)),
+        }
+    }
+}
+
+fn not_configured(provider: &str, epoch: u64) -> Error {
+    Error::new(
+        Kind::WrongState,
+        NOT_CONFIGURED,
+        "an older root epoch is with a provider that the configuration has no section for; nothing is destroyed, and no erasure \
+         is final, until its section is there again",
+    )
+    .with("provider", provider)
+    .with("epoch", epoch)
 }

@@ -7,5 +7,6 @@ mod commands;
 mod crash;
 mod erasing;
 mod resume;
+mod root;
 mod support;
 mod vault;

@@ -4,6 +4,7 @@ mod completions;
 mod config_check;
 mod demo;
 mod rebuild_index;
+mod root_migrate;
 mod serve;
 mod verify;
 mod verify_certificate;
@@ -15,6 +16,7 @@ use clap::{Args, Subcommand};
 use super::CliError;
 use crate::config::Config;
 
+pub(super) use root_migrate::Migrate;
 pub(super) use verify_certificate::VerifyCertificate;
 
 const DATA: &str = "./callvault-data";

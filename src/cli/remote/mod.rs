@@ -55,7 +55,7 @@ pub(super) enum Command {
     /// List, rotate and destroy a tenant's keys
     #[command(subcommand)]
     Keys(keys::Command),
-    /// List and turn the region's root epochs
+    /// List and turn the region's root epochs, and move the root
     #[command(subcommand)]
     Root(root::Command),
     /// Erase records, people and tenants, and follow what becomes of it

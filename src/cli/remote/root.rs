@@ -1,4 +1,4 @@
-//! `root`: the region's epochs are listed and turned.
+//! `root`: the region's epochs are listed and turned; the root moves, without a server.
 
 use clap::{Args, Subcommand};
 
@@ -8,7 +8,7 @@ use super::{
     render, request_id,
 };
 use crate::{
-    cli::{CliError, terminal},
+    cli::{CliError, local::Migrate, terminal},
     proto::v1::{ListRootEpochsResponse, RotateRootEpochRequest},
 };
 
@@ -20,6 +20,8 @@ pub(in crate::cli) enum Command {
     List(List),
     /// Turn the root to a new epoch and seal the region's pages again under it
     Rotate(Rotate),
+    /// Move the root to another provider, the server being stopped
+    Migrate(Migrate),
 }
 
 /// Options of `root list`.
@@ -43,6 +45,7 @@ impl Command {
         match self {
             Self::List(command) => command.run().await,
             Self::Rotate(command) => command.run().await,
+            Self::Migrate(command) => command.run().await,
         }
     }
 }

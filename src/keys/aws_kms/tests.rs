@@ -1,7 +1,6 @@
 //! Held against a KMS in this process, and live against moto (`scripts/live_s3.sh`).
 
 mod live;
-pub(crate) mod service;
 
 use std::time::Instant;
 
@@ -11,9 +10,8 @@ use crate::{
     crypto::rng::SystemRng,
     domain::{clock::Timestamp, ids::VaultId},
     keys::{provider::AnchoredHead, suite::Subject},
+    testing::kms::{Fault, Service},
 };
-
-use service::{Fault, Service};
 
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 

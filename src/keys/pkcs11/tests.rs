@@ -3,82 +3,15 @@
 //! Its module reads where its tokens are from the environment, which a test must not change: the tests run in processes of
 //! their own, started by the two that are not ignored.
 
-use std::{
-    env, fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::{Command, Output},
-};
+use std::path::Path;
 
 use super::*;
 use crate::{
     crypto::rng::SystemRng,
     domain::{clock::Timestamp, ids::VaultId},
     keys::suite::Subject,
+    testing::token::{PIN, assert_all_passed, beside_a_token, module, write_pin},
 };
-
-pub(crate) const PIN: &str = "471147";
-pub(crate) const TOKEN: &str = "callvault tests";
-/// Where SoftHSM's module may be.
-const MODULES: &[&str] = &[
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib64/pkcs11/libsofthsm2.so",
-    "/usr/lib/pkcs11/libsofthsm2.so",
-    "/usr/local/lib/softhsm/libsofthsm2.so",
-    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
-];
-
-pub(crate) fn module() -> Option<&'static str> {
-    MODULES.iter().copied().find(|path| Path::new(path).exists())
-}
-
-/// Runs ignored tests whose names begin so, beside a token that is theirs alone; `None` without SoftHSM.
-fn beside_a_token(tests: &str) -> Option<Output> {
-    if module().is_none() {
-        println!("skipped: SoftHSM 2 is not installed; apt-get install softhsm2");
-        return None;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let configuration = dir.path().join("softhsm2.conf");
-    let tokens = dir.path().join("tokens");
-    fs::create_dir(&tokens).unwrap();
-    let text = format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display());
-    fs::write(&configuration, text).unwrap();
-    let made = Command::new("softhsm2-util")
-        .args([
-            "--init-token",
-            "--free",
-            "--label",
-            TOKEN,
-            "--pin",
-            PIN,
-            "--so-pin",
-            "00000000",
-        ])
-        .env("SOFTHSM2_CONF", &configuration)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
-    let ran = Command::new(env::current_exe().unwrap())
-        // One after the other: a login, and a module's faults, are a whole process's.
-        .args(["--ignored", "--nocapture", "--test-threads=1", tests])
-        .env("SOFTHSM2_CONF", &configuration)
-        .env("CALLVAULT_TEST_PIN", PIN)
-        .output();
-    Some(ran.unwrap())
-}
-
-fn assert_all_passed(ran: &Output, least: usize) {
-    let text = String::from_utf8_lossy(&ran.stdout);
-    let errors = String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "{text}\n{errors}");
-    let passed = text
-        .lines()
-        .find_map(|line| line.strip_prefix("test result: ok. "));
-    let passed = passed.and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
-    assert!(passed >= Some(least), "{text}");
-    assert!(!text.contains(PIN) && !errors.contains(PIN), "the PIN is told");
-}
 
 #[test]
 fn a_token_holds_every_promise_of_a_root() {
@@ -110,6 +43,13 @@ fn a_token_that_restarts_or_says_no_is_met_as_it_should_be() {
 #[test]
 fn a_vault_may_have_its_root_on_a_token() {
     if let Some(ran) = beside_a_token("app::root::tests::a_vault_lives_on_a_token") {
+        assert_all_passed(&ran, 1);
+    }
+}
+
+#[test]
+fn a_root_may_move_to_a_token_and_back() {
+    if let Some(ran) = beside_a_token("app::root::tests::a_root_moves_to_a_token") {
         assert_all_passed(&ran, 1);
     }
 }
@@ -147,19 +87,7 @@ async fn a_token_that_hangs_is_given_up_in_time_and_asked_no_more() {
 }
 
 fn settings(dir: &Path, name: &str) -> Settings {
-    Settings {
-        module: module().unwrap_or("/nowhere").into(),
-        token: TOKEN.to_owned(),
-        name: name.to_owned(),
-        pin: PinSource::File(dir.join("pin")),
-        patience: Duration::from_secs(30),
-    }
-}
-
-pub(crate) fn write_pin(dir: &Path, pin: &str) {
-    let path = dir.join("pin");
-    fs::write(&path, format!("{pin}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    crate::testing::token::settings(dir, name)
 }
 
 async fn open(settings: Settings) -> Result<Pkcs11Root, ProviderError> {

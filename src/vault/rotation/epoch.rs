@@ -26,21 +26,27 @@ use super::{
     step_row,
 };
 
+/// The provider that keeps wrapped epoch keys, and not only what opens them.
+const KEEPS_WRAPS: &str = "file";
+
 impl Vault {
     /// Turns the root. An attempt that was cut short is given up with its epoch: what it staged may still have slots that were
     /// punctured since, and must never be opened.
     pub(super) async fn turn_root_epoch(&self, operation: &KeyOperation) -> Result<(), Error> {
         let (before, _) = self.newest_epoch().await?;
-        let intended = self.intended_epoch().await?.max(before.epoch);
+        let (intended, by) = self.intended_epoch().await?;
+        let intended = intended.max(before.epoch);
         for given_up in before.epoch + 1..=intended {
-            self.give_up_epoch(given_up).await?;
+            self.give_up_epoch(given_up, &by).await?;
         }
-        let label = EpochLabel {
-            vault: self.realm.vault,
-            epoch: intended + 1,
-        };
+        let label = self.label(intended + 1);
+        let maker = self.providers.maker();
+        if before.provider != maker.kind() {
+            // From the pointer change on the maker's anchor is what a start looks at: it must know by then what the other knows.
+            self.anchoring.secure().await.map_err(provider_failed)?;
+        }
         self.intend_epoch(operation, label.epoch).await?;
-        let made = make_epoch(&*self.provider, label).await;
+        let made = make_epoch(&**maker, label).await;
         let (grant, key) = made.map_err(provider_failed)?;
         let sealed_keyring = self.keys.seal_region_keyring(label.epoch, &key)?;
         let next = Arc::new(EpochKeys::new(label.epoch, &key));
@@ -56,6 +62,10 @@ impl Vault {
         staging.stage(self, operation, pages).await?;
         let page_states = staging.finish(self).await?;
         let created = self.created(operation, label, grant, sealed_keyring, page_states);
+        if before.provider != maker.kind() {
+            // The first that this provider has given: it must open all that it is to hold before anything depends on it.
+            self.read_back_epoch(&created).await?;
+        }
         self.take_over(&operation.with_all(pages), &next, created).await
     }
 
@@ -69,7 +79,7 @@ impl Vault {
     ) -> RootEpochCreated {
         RootEpochCreated {
             epoch: label.epoch,
-            provider: self.provider.kind().to_owned(),
+            provider: self.providers.maker().kind().to_owned(),
             handle: grant.handle,
             wrapped_epoch_key: grant.wrapped.into(),
             sealed_keyring: sealed_keyring.into(),
@@ -170,10 +180,10 @@ impl Vault {
     async fn intend_epoch(&self, operation: &KeyOperation, epoch: u64) -> Result<(), Error> {
         let intended = RootEpochIntended {
             epoch,
-            provider: self.provider.kind().to_owned(),
+            provider: self.providers.maker().kind().to_owned(),
         };
         let change = Change {
-            put: vec![apply::intended(epoch)],
+            put: vec![apply::intended(epoch, self.providers.maker().kind())],
             leaves: vec![leaf::draft(
                 Scope::Region,
                 &operation.actor,
@@ -186,23 +196,39 @@ impl Vault {
         Ok(())
     }
 
-    /// The highest epoch that an attempt was begun for.
-    pub(super) async fn intended_epoch(&self) -> Result<u64, Error> {
-        let value = self.index.get(&Key::Meta(apply::INTENDED_EPOCH)).await?;
-        let number = value.map(|value| value.try_into().map(u64::from_be_bytes));
-        let number = number.transpose().map_err(|_| Error::corrupt("index row"))?;
-        Ok(number.unwrap_or(0))
+    /// The highest epoch that an attempt was begun for, and the kind of the provider that was to make it.
+    async fn intended_epoch(&self) -> Result<(u64, String), Error> {
+        let corrupt = || Error::corrupt("index row");
+        let Some(value) = self.index.get(&Key::Meta(apply::INTENDED_EPOCH)).await? else {
+            return Ok((0, String::new()));
+        };
+        let (number, kind) = value.split_first_chunk().ok_or_else(corrupt)?;
+        let kind = String::from_utf8(kind.to_vec()).map_err(|_| corrupt())?;
+        Ok((u64::from_be_bytes(*number), kind))
     }
 
-    /// Destroys the key of an epoch that never came to be.
-    async fn give_up_epoch(&self, epoch: u64) -> Result<(), Error> {
-        let label = EpochLabel {
-            vault: self.realm.vault,
-            epoch,
-        };
+    /// Destroys the key of an epoch that never came to be, where the last attempt was `by` and where the next one is made.
+    async fn give_up_epoch(&self, epoch: u64, by: &str) -> Result<(), Error> {
         // By its label alone: an attempt that was cut short may not have been told the handle.
-        let destroyed = self.provider.destroy(label, "").await;
-        destroyed.map(|_| ()).map_err(provider_failed)
+        let label = self.label(epoch);
+        let maker = self.providers.maker();
+        maker.destroy(label, "").await.map_err(provider_failed)?;
+        if by.is_empty() || by == maker.kind() {
+            return Ok(());
+        }
+        let given_up = match self.holder(by, epoch).await {
+            Ok(provider) => provider.destroy(label, "").await.map_err(provider_failed),
+            Err(error) => Err(error),
+        };
+        match given_up {
+            // It alone keeps what it wrapped; elsewhere the epoch's key was nowhere but in the process that died.
+            Err(error) if by == KEEPS_WRAPS => Err(error),
+            Err(error) => {
+                tracing::warn!(epoch, provider = by, %error, "the key of an epoch that never came to be was not destroyed");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
     }
 
     /// The newest epoch that is known, and its row's value.

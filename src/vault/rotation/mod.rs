@@ -9,9 +9,12 @@
 //! The last step holds the owner's gate, stages what changed since it was looked at, and commits the pointer with the leaf that
 //! names the objects. Until then nothing has changed; nobody who reads or puts waits. No record is touched, nor its wrapped DEK.
 //!
+//! The root moves to another provider by turning to an epoch that the other makes ([`migrate`]).
+//!
 //! What was asked for is an operation, in the log before it is acknowledged: it goes on after a restart, and after a lost index.
 
 mod epoch;
+mod migrate;
 mod operation;
 mod staging;
 mod states;
@@ -29,6 +32,7 @@ use crate::{
 
 use super::{Error, Vault, apply};
 
+pub use migrate::Moved;
 pub use operation::{KeyOperation, OperationState, OperationWork};
 pub(super) use operation::{Work, begun_row, done_row, step_row};
 pub(super) use states::{region_states, tenant_states, write_states};

@@ -30,7 +30,7 @@ use crate::{
     },
     index::{Change, Expect, IndexError, Key, LogId, Range, Row, Scan, Scope},
     keys::{
-        provider::{Destruction, EpochGrant, EpochLabel, ProviderError},
+        provider::{Destruction, EpochGrant, ProviderError},
         region::{EpochKeys, RegionKeys},
         store::StoredPage,
     },
@@ -89,6 +89,8 @@ struct Unneeded {
 impl Vault {
     /// Sweeps the region.
     pub(super) async fn sweep(&self, operation: &KeyOperation) -> Result<(), Error> {
+        // Before anything is rotated in vain, again and again.
+        self.refuse_unreachable_epochs().await?;
         let from = self.ledger.shipped();
         let mut plan = self.plan().await?;
         let mut blinded = BTreeMap::new();
@@ -428,7 +430,8 @@ impl Vault {
         }
     }
 
-    async fn read_back_epoch(&self, created: &RootEpochCreated) -> Result<(), Error> {
+    /// Opens what a new epoch seals, as the bucket has it: every region page there is, and the keyring.
+    pub(super) async fn read_back_epoch(&self, created: &RootEpochCreated) -> Result<(), Error> {
         let failed =
             |what: &'static str| move |error: crate::keys::KeyError| not_read_back(what).because(error);
         let label = self.label(created.epoch);
@@ -436,7 +439,8 @@ impl Vault {
             handle: created.handle.clone(),
             wrapped: created.wrapped_epoch_key.to_vec(),
         };
-        let key = self.provider.unwrap(label, &grant).await;
+        let provider = self.holder(&created.provider, created.epoch).await?;
+        let key = provider.unwrap(label, &grant).await;
         let key = key.map_err(|error| failed("the new epoch's key")(error.into()))?;
         let keyring = RegionKeys::open(&self.realm, created.epoch, &key, &created.sealed_keyring);
         keyring.map_err(failed("the region's keyring"))?;
@@ -491,16 +495,10 @@ impl Vault {
         Ok(())
     }
 
-    fn label(&self, epoch: u64) -> EpochLabel {
-        EpochLabel {
-            vault: self.realm.vault,
-            epoch,
-        }
-    }
-
     /// Has the provider destroy every epoch but the current one, and sees it refuse them. Returns those that are gone.
     async fn destroy_epochs(&self, operation: &KeyOperation) -> Result<Vec<u64>, Error> {
         self.refuse_unknown_logs().await?;
+        self.refuse_unreachable_epochs().await?;
         let current = self.keys.current_epoch();
         for row in self.all_rows(Range::Epochs).await? {
             let epoch: EpochRow = self.rows.open(&row.key, &row.value)?;
@@ -549,15 +547,15 @@ impl Vault {
             handle: handle.clone(),
             wrapped: epoch.wrapped_epoch_key.to_vec(),
         };
+        let provider = self.holder(&epoch.provider, number).await?;
         if epoch.destroying_micros == 0 {
             self.prove_unreferenced(operation, epoch, value, current).await?;
         }
-        let destroyed = self
-            .provider
+        let destroyed = provider
             .destroy(self.label(number), &handle)
             .await
             .map_err(provider_failed)?;
-        match self.provider.unwrap(self.label(number), &grant).await {
+        match provider.unwrap(self.label(number), &grant).await {
             Err(ProviderError::NoSuchKey) => {}
             Err(error) => return Err(provider_failed(error)),
             Ok(_) => {
@@ -784,7 +782,7 @@ impl Vault {
         for row in self.all_rows(Range::Epochs).await? {
             let epoch: EpochRow = self.rows.open(&row.key, &row.value)?;
             let due = epoch.scheduled_micros != 0 && epoch.scheduled_micros <= now;
-            if !due || epoch.state == apply::DESTROYED {
+            if !due || epoch.state == apply::DESTROYED || self.providers.of(&epoch.provider).is_none() {
                 continue;
             }
             let scheduled = match self.destruction(&epoch).await? {
@@ -820,7 +818,8 @@ impl Vault {
     /// What has become of an epoch's key whose destruction was scheduled. One that was called back is destroyed once more.
     async fn destruction(&self, epoch: &EpochRow) -> Result<Destruction, Error> {
         let label = self.label(epoch.epoch);
-        let now = self.provider.destruction(label, &epoch.handle).await;
+        let provider = self.holder(&epoch.provider, epoch.epoch).await?;
+        let now = provider.destruction(label, &epoch.handle).await;
         match now.map_err(provider_failed)? {
             Some(answer) => Ok(answer),
             None => {
@@ -828,7 +827,7 @@ impl Vault {
                     epoch = epoch.epoch,
                     "somebody called the destruction of an epoch's key back; it is asked for again"
                 );
-                self.provider
+                provider
                     .destroy(label, &epoch.handle)
                     .await
                     .map_err(provider_failed)

@@ -21,7 +21,7 @@ use crate::{
         tenant::{RetentionAction, RetentionClass, TenantSettings},
     },
     index::{Index, memory::MemoryIndex},
-    keys::file::FileRoot,
+    keys::{file::FileRoot, provider::RootProvider},
     spool::Directory,
     testing::clock::TestClock,
 };
@@ -30,6 +30,7 @@ use super::*;
 
 mod certificate;
 mod erasure;
+mod migration;
 mod reblind;
 mod requests;
 mod root;
@@ -101,7 +102,18 @@ impl Bench {
     async fn open_all(
         &self,
         index: Arc<dyn Index>,
-        root: Arc<dyn RootProvider>,
+        root: impl Into<Providers>,
+        memory_budget: u64,
+    ) -> Result<Opened, OpenError> {
+        let store = Arc::clone(&self.store);
+        self.open_store(store, index, root, memory_budget).await
+    }
+
+    async fn open_store(
+        &self,
+        store: Arc<dyn BlobStore>,
+        index: Arc<dyn Index>,
+        root: impl Into<Providers>,
         memory_budget: u64,
     ) -> Result<Opened, OpenError> {
         let settings = VaultSettings {
@@ -118,7 +130,7 @@ impl Bench {
         };
         Vault::open(
             settings,
-            Arc::clone(&self.store),
+            store,
             index,
             root,
             Arc::clone(&self.clock) as _,

@@ -266,6 +266,6 @@ async fn a_root_that_is_another_provider_than_the_newest_epochs_is_refused() {
             .await
             .unwrap_err();
         let text = refused.to_string();
-        assert!(text.contains("set root.provider back to file"), "{text}");
+        assert!(text.contains("set root.provider to file"), "{text}");
     }
 }

@@ -34,20 +34,25 @@ pub(super) async fn sweep(vault: &Vault) -> KeyOperation {
     ended(vault, &begun).await
 }
 
-async fn erased(vault: &Arc<Vault>, target: Target) -> Erasure {
+pub(super) async fn erased(vault: &Arc<Vault>, target: Target) -> Erasure {
     let erasure = vault.request_erasure(erase(target)).await.unwrap();
     assert_eq!(erasure.state, ErasureState::Effective);
     erasure
 }
 
-async fn is_final(vault: &Vault, erasure: &Erasure) -> bool {
+pub(super) async fn is_final(vault: &Vault, erasure: &Erasure) -> bool {
     let now = vault.erasure(&erasure.tenant, &erasure.id).await.unwrap();
     assert_eq!(now.state == ErasureState::Final, now.traces_final.is_some());
     now.content_final.is_some() && now.traces_final.is_some()
 }
 
 /// What an old copy of the index has of a record, tried with the keys that are there now.
-async fn old_copy_opens(vault: &Vault, old: &MemoryIndex, tenant: &TenantId, record: RecordId) -> bool {
+pub(super) async fn old_copy_opens(
+    vault: &Vault,
+    old: &MemoryIndex,
+    tenant: &TenantId,
+    record: RecordId,
+) -> bool {
     let row = |key: Key| async move {
         let value = old.get(&key).await.unwrap()?;
         Some((key, value))

@@ -48,6 +48,8 @@ struct Ways {
     keys: BTreeMap<u64, TenantKeyRow>,
     epochs: BTreeMap<u64, EpochRow>,
     answers: BTreeMap<u64, &'static str>,
+    /// Kinds of the providers of epochs that live, before one has to be destroyed.
+    living: BTreeSet<String>,
 }
 
 impl Vault {
@@ -64,7 +66,10 @@ impl Vault {
         let mut found = own_leaves(&logs, tenant, erasure, stage, (row, &covered)).await?;
         let story = tell(&found, tenant, erasure)?;
         let ways = match stage {
-            Stage::Effective => Ways::default(),
+            Stage::Effective => Ways {
+                living: self.providers_of_living_epochs().await?,
+                ..Ways::default()
+            },
             Stage::Final => self.ways(tenant, row, &story, &found, &covered).await?,
         };
         if stage == Stage::Final {
@@ -203,7 +208,7 @@ impl Vault {
             Stage::Final => story.content_final.zip(story.traces_final).ok_or_else(told)?,
         };
         let providers: BTreeSet<String> = match stage {
-            Stage::Effective => BTreeSet::from([self.provider.kind().to_owned()]),
+            Stage::Effective => ways.living.clone(),
             Stage::Final => ways.epochs.values().map(|epoch| epoch.provider.clone()).collect(),
         };
         let providers: Vec<_> = providers.into_iter().collect();

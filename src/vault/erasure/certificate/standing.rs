@@ -14,7 +14,7 @@ use crate::{
         wording,
     },
     index::{Key, Range},
-    keys::provider::{EpochGrant, EpochLabel, ProviderError},
+    keys::provider::{EpochGrant, ProviderError},
     proto::storage::{EpochRow, PurgeRow},
 };
 
@@ -33,18 +33,14 @@ impl Vault {
     /// # Errors
     /// [`Kind::WrongState`] (`PATHS_OPEN`) if it gives the key out all the same; [`Kind::Unavailable`] if it cannot be asked.
     pub(super) async fn answer_of_provider(&self, row: &EpochRow) -> Result<&'static str, Error> {
-        if row.provider != self.provider.kind() {
+        let Some(provider) = self.providers.of(&row.provider) else {
             return Ok(wording::NOT_ASKED);
-        }
-        let label = EpochLabel {
-            vault: self.realm.vault,
-            epoch: row.epoch,
         };
         let grant = EpochGrant {
             handle: row.handle.clone(),
             wrapped: row.wrapped_epoch_key.to_vec(),
         };
-        match self.provider.unwrap(label, &grant).await {
+        match provider.unwrap(self.label(row.epoch), &grant).await {
             Err(ProviderError::NoSuchKey) => Ok(wording::REFUSED),
             Err(error) => Err(crate::keys::KeyError::Provider(error).into()),
             Ok(_) => Err(Error::new(

@@ -1,7 +1,11 @@
-//! As much of KMS as a root asks for, in this process: with its states, its pages, and what may go wrong on the way.
+//! As much of AWS KMS as a root asks for, in this process: with its states, its pages, and what may go wrong on the way.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // a test that asks for what KMS does not have is wrong
 
 use std::{
     collections::BTreeMap,
+    fs,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,6 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     crypto::{aead, rng::SystemRng, secret::Secret},
     domain::clock::{Rng, Timestamp},
+    keys::aws_kms::{Patience, Settings},
 };
 
 const REGION: &str = "us-east-1";
@@ -22,7 +27,7 @@ const PAGE: usize = 3;
 
 /// What goes wrong, once, with an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     /// It is refused with this code.
     Refused(&'static str),
     /// It is done, and the answer is lost.
@@ -51,10 +56,11 @@ struct Account {
 
 /// A service, and its operator's hands.
 #[derive(Clone, Debug)]
-pub(crate) struct Service(Arc<Mutex<Account>>);
+pub struct Service(Arc<Mutex<Account>>);
 
 impl Service {
-    pub(crate) fn new() -> Self {
+    #[allow(clippy::new_without_default)] // it is a service, not a value
+    pub fn new() -> Self {
         let account = Account {
             now: 1_795_478_400,
             ..Account::default()
@@ -63,7 +69,7 @@ impl Service {
     }
 
     /// Serves it; returns where.
-    pub(crate) async fn serve(&self) -> String {
+    pub async fn serve(&self) -> String {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", post(answer)).with_state(self.clone());
@@ -71,32 +77,55 @@ impl Service {
         format!("http://{address}")
     }
 
+    /// How a root reaches it at `endpoint`; `dir` is given a file of credentials.
+    pub fn settings(endpoint: &str, dir: &Path) -> Settings {
+        let credentials = dir.join("kms-credentials");
+        let text = "[default]\naws_access_key_id = any\naws_secret_access_key = any\n";
+        fs::write(&credentials, text).unwrap();
+        Settings {
+            name: "callvault".to_owned(),
+            region: REGION.to_owned(),
+            endpoint: Some(endpoint.to_owned()),
+            ca_file: None,
+            profile: None,
+            credentials_file: Some(credentials),
+            deletion_days: 7,
+            patience: Patience {
+                attempts: 3,
+                backoff: Duration::from_millis(5),
+                connect: Duration::from_secs(2),
+                read: Duration::from_secs(5),
+                operation: Duration::from_secs(20),
+            },
+        }
+    }
+
     fn account(&self) -> std::sync::MutexGuard<'_, Account> {
         self.0.lock().unwrap()
     }
 
     /// The next `operation` goes wrong so.
-    pub(super) fn fail(&self, operation: &str, fault: Fault) {
+    pub fn fail(&self, operation: &str, fault: Fault) {
         self.account().faults.push((operation.to_owned(), fault));
     }
 
     /// How often an operation was asked for.
-    pub(super) fn asked(&self, operation: &str) -> usize {
+    pub fn asked(&self, operation: &str) -> usize {
         let account = self.account();
         account.asked.iter().filter(|asked| *asked == operation).count()
     }
 
-    pub(super) fn forget_asked(&self) {
+    pub fn forget_asked(&self) {
         self.account().asked.clear();
     }
 
     /// States of all keys.
-    pub(crate) fn states(&self) -> Vec<&'static str> {
+    pub fn states(&self) -> Vec<&'static str> {
         self.account().keys.values().map(|key| key.state).collect()
     }
 
     /// Time goes by; what is due is deleted, and its aliases.
-    pub(super) fn pass_days(&self, days: i64) {
+    pub fn pass_days(&self, days: i64) {
         let mut account = self.account();
         account.now += days * 24 * 3_600;
         let now = account.now;
@@ -107,33 +136,38 @@ impl Service {
         aliases.retain(|_, target| keys.contains_key(target));
     }
 
-    pub(super) fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         Timestamp(self.account().now * 1_000_000)
     }
 
     /// What an operator may do to a key by its ARN.
-    pub(super) fn set(&self, arn: &str, state: &'static str) {
+    pub fn set(&self, arn: &str, state: &'static str) {
         let mut account = self.account();
         let key = account.keys.get_mut(id_of(arn)).unwrap();
         key.state = state;
         key.deletion = None;
     }
 
-    pub(super) fn set_origin(&self, arn: &str, origin: &'static str) {
+    /// The state of a key by its ARN, while there is one.
+    pub fn state_of(&self, arn: &str) -> Option<&'static str> {
+        self.account().keys.get(id_of(arn)).map(|key| key.state)
+    }
+
+    pub fn set_origin(&self, arn: &str, origin: &'static str) {
         self.account().keys.get_mut(id_of(arn)).unwrap().origin = origin;
     }
 
-    pub(super) fn move_alias(&self, alias: &str, arn: &str) {
+    pub fn move_alias(&self, alias: &str, arn: &str) {
         let id = id_of(arn).to_owned();
         self.account().aliases.insert(alias.to_owned(), id);
     }
 
-    pub(super) fn remove_aliases(&self) {
+    pub fn remove_aliases(&self) {
         self.account().aliases.clear();
     }
 
     /// Changes a tag's value of whichever key has it.
-    pub(super) fn alter_tag(&self, name: &str, alter: impl Fn(&mut String)) {
+    pub fn alter_tag(&self, name: &str, alter: impl Fn(&mut String)) {
         for key in self.account().keys.values_mut() {
             key.tags.get_mut(name).into_iter().for_each(&alter);
         }
