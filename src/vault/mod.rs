@@ -20,6 +20,7 @@ mod payload;
 mod put;
 mod reblind;
 mod record;
+mod recovery;
 mod replay;
 mod requests;
 mod retention_class;
@@ -89,6 +90,7 @@ pub struct Vault {
     key_work: rotation::Work,
     streams: streams::Streams,
     erasing: erasure::Erasing,
+    recovery: recovery::Recovery,
 }
 
 impl Vault {

@@ -29,8 +29,10 @@ use crate::{
 use super::*;
 
 mod certificate;
+mod damaged;
 mod erasure;
 mod reblind;
+mod recovery;
 mod root;
 mod rotation;
 mod sweep;
@@ -113,6 +115,7 @@ impl Bench {
             uploads: UploadSettings::new(Arc::new(
                 Directory::open(&self._dir.path().join("spool")).unwrap(),
             )),
+            recovery: None,
         };
         Vault::open(
             settings,

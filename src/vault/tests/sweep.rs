@@ -29,21 +29,33 @@ use super::{
     *,
 };
 
-async fn sweep(vault: &Vault) -> KeyOperation {
+pub(super) async fn sweep(vault: &Vault) -> KeyOperation {
     let begun = vault.run_sweep("keys", None).await.unwrap();
     ended(vault, &begun).await
 }
 
-async fn erased(vault: &Arc<Vault>, target: Target) -> Erasure {
+pub(super) async fn erased(vault: &Arc<Vault>, target: Target) -> Erasure {
     let erasure = vault.request_erasure(erase(target)).await.unwrap();
     assert_eq!(erasure.state, ErasureState::Effective);
     erasure
 }
 
-async fn is_final(vault: &Vault, erasure: &Erasure) -> bool {
+pub(super) async fn is_final(vault: &Vault, erasure: &Erasure) -> bool {
     let now = vault.erasure(&erasure.tenant, &erasure.id).await.unwrap();
     assert_eq!(now.state == ErasureState::Final, now.traces_final.is_some());
     now.content_final.is_some() && now.traces_final.is_some()
+}
+
+/// Why an operation does not get on, as soon as it says so.
+pub(super) async fn stopped(vault: &Vault, operation: &KeyOperation) -> String {
+    loop {
+        let now = vault.key_operation(&operation.id, |_| true).await.unwrap();
+        assert_eq!(now.state, OperationState::Running);
+        if let Some(reason) = now.reason {
+            return reason;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// What an old copy of the index has of a record, tried with the keys that are there now.
@@ -470,9 +482,9 @@ async fn a_provider_that_lies_makes_nothing_final() {
 
 /// An index that dies after so many changes: whoever asks for another one waits for ever.
 #[derive(Clone, Debug)]
-struct Mortal {
-    index: MemoryIndex,
-    left: Arc<AtomicI64>,
+pub(super) struct Mortal {
+    pub(super) index: MemoryIndex,
+    pub(super) left: Arc<AtomicI64>,
 }
 
 #[async_trait]
@@ -506,7 +518,7 @@ impl Index for Mortal {
 }
 
 /// Ends a moment after somebody asked a dead index.
-async fn dead(left: &AtomicI64) {
+pub(super) async fn dead(left: &AtomicI64) {
     while left.load(Ordering::Acquire) >= 0 {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
