@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+
 use crate::{
     blob::store::{ByteRange, ObjectKey},
     domain::erasure::Target,
@@ -262,6 +264,34 @@ async fn a_recovery_store_of_another_vault_or_the_bucket_itself_is_refused() {
         world.open().await.unwrap();
         ended(world.vault(), &begun).await;
         assert!(is_final(world.vault(), &erasure).await);
+        world.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_tells_of_copies_in_a_recovery_store_if_there_is_one() {
+    for has_recovery in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut world = World::new(dir.path(), Engine::Memory, 66).unwrap();
+        world.has_recovery = has_recovery;
+        world.open().await.unwrap();
+        let tenant = make_tenant(world.vault()).await;
+        let gone = record_call(world.vault(), 1).await;
+        let erasure = erased(world.vault(), Target::Records(vec![gone.id])).await;
+        sweep(world.vault()).await;
+        let issued = world.vault().certificate(&tenant, &erasure.id, None).await;
+        let (stage, file) = issued.unwrap();
+        let file: serde_json::Value = serde_json::from_slice(&file).unwrap();
+        let payload = BASE64_URL_SAFE_NO_PAD.decode(file["payload"].as_str().unwrap());
+        let said: serde_json::Value = serde_json::from_slice(&payload.unwrap()).unwrap();
+        let copies = said["residual_copies"].as_array().unwrap();
+        let of = |copy: &&serde_json::Value| copy["copies"].as_str().unwrap().contains("recovery store");
+        let of = copies.iter().find(of);
+        assert_eq!(of.is_some(), has_recovery);
+        assert!(
+            of.is_none_or(|of| of["killed_by"].as_str().unwrap().contains("root epochs")),
+            "{stage:?} {of:?}"
+        );
         world.close().await;
     }
 }
