@@ -25,10 +25,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         .compile_fds_with_config(api, config)?;
 
     let storage = protox::compile(protos(STORAGE)?, ["proto"])?;
-    prost_build::Config::new()
-        .bytes(["."])
-        .btree_map(["."])
-        .compile_fds(storage)?;
+    let mut config = prost_build::Config::new();
+    config.bytes(["."]).btree_map(["."]);
+    for keyring in ["TenantKeyring", "RegionKeyring", "SigningKey"] {
+        // They hold keys: bytes that zeroise.
+        let message = format!(".callvault.storage.v1.{keyring}");
+        config.extern_path(message, format!("crate::keys::keyring::{keyring}"));
+    }
+    config.compile_fds(storage)?;
     Ok(())
 }
 

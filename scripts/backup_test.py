@@ -14,7 +14,7 @@ used on all the others. Only what authenticates counts as opened.
   --spool    copies of the spool in the data directory
   --numbers  identifiers to look for in the rows of the index, one a line: telephone numbers, addresses, ids
   --guesses  what may have been asked for, a guess a line, in hex: the part of a request's fingerprint, in which each of the identifiers
-             is tried in the place of a telephone number of as many zeros
+             is tried in the place of a telephone number of as many zeros; under every key that a request was ever compared by
   --expect   lines of `<record or tenant id, or identifier> <state>`; anything else fails
   --out      writes each content that opens to DIR/<record id>
 
@@ -424,17 +424,23 @@ class Opened:
         return records
 
     def confirmed(self, guesses, identifiers):
-        """Records of which a guess of what was asked for is right: its fingerprint says so."""
-        found = {}
-        for tenant, keys in self.request_keys.items():
-            for key, via in keys.items():
-                for guess in guesses:
-                    for identifier in identifiers:
-                        asked = guess.replace(b"+" + b"0" * (len(identifier) - 1), identifier.encode())
-                        digest = hmac.digest(key, context("request-fingerprint", asked), "sha256")
-                        if id := self.copies.fingerprints.get((tenant, digest)):
-                            found[id] = f"{via} > fingerprint of {identifier}"
+        """Records of which a guess of what was asked for is right: its fingerprint says so. By the number of the guess."""
+        found = defaultdict(dict)
+        for tenant, key, via in self.fingerprint_keys():
+            for number, guess in enumerate(guesses):
+                for identifier in identifiers:
+                    asked = guess.replace(b"+" + b"0" * (len(identifier) - 1), identifier.encode())
+                    digest = hmac.digest(key, context("request-fingerprint", asked), "sha256")
+                    if id := self.copies.fingerprints.get((tenant, digest)):
+                        found[id][number] = f"{via} > fingerprint of {identifier}"
         return found
+
+    def fingerprint_keys(self):
+        """A record's own, and the tenant's, which was the key of all fingerprints before there was one of each record."""
+        for tenant, keys in self.request_keys.items():
+            yield from ((tenant, key, via) for key, via in keys.items())
+        for (tenant, _), deks in self.deks.items():
+            yield from ((tenant, derive(dek, "fingerprint"), f"{via} > fingerprint key") for dek, via in deks.items())
 
     def associated(self):
         """Records that do not open, and what they have in common with records that do and stand under the same number."""
@@ -520,8 +526,9 @@ def main():
     for kind in "tenants", "identifiers":
         for id, of in told[kind].items():
             print(f"{id:36}  {of['state']}")
-    for id, via in told["confirmed"].items():
-        print(f"{id}  {states[id] if id in states else 'gone':9}  what was guessed of it is right: {via}")
+    for id, guesses in told["confirmed"].items():
+        for number, via in guesses.items():
+            print(f"{id}  {states[id] if id in states else 'gone':9}  guess {number} of it is right: {via}")
     for id, why in told["unexpected"].items():
         print(f"UNEXPECTED {id}: {why['state']}, expected {why['expected'] or 'nothing of that name'}")
     print(json.dumps(told, default=bytes.hex))

@@ -292,7 +292,7 @@ fn context_vectors_are_spelt_by_their_functions() {
 
 #[test]
 fn kdf_vectors_are_derived_by_their_functions() {
-    for vector in vectors("kdf", 10) {
+    for vector in vectors("kdf", 11) {
         let key = vector.key("key");
         let (dek, tenant, epoch) = (
             Dek::from_bytes(key),
@@ -304,6 +304,7 @@ fn kdf_vectors_are_derived_by_their_functions() {
             "descriptor" => *kdf::DekKeys::derive(&dek).descriptor.expose(),
             "payload" => *kdf::payload_key(&dek).expose(),
             "spool" => *kdf::spool_key(&dek).expose(),
+            "fingerprint" => *kdf::fingerprint_key(&dek).expose(),
             "commitment" => {
                 assert_eq!(dek.commitment(), tenant.commitment());
                 dek.commitment()
@@ -321,7 +322,7 @@ fn kdf_vectors_are_derived_by_their_functions() {
 
 #[test]
 fn blind_vectors_are_computed_by_their_functions() {
-    for vector in vectors("blind", 5) {
+    for vector in vectors("blind", 6) {
         let key = vector.key("key");
         let (index, request) = (IndexKey::from_bytes(key), RequestKey::from_bytes(key));
         let mac = match vector.name.as_str() {
@@ -331,6 +332,12 @@ fn blind_vectors_are_computed_by_their_functions() {
             }
             "request" => blind::request_mac(&request, &fixed().tenant, &"req-1".parse().unwrap()).to_vec(),
             "request-fingerprint" => blind::request_fingerprint(&request, &[b"ab", b"", b"c"]).to_vec(),
+            "record-fingerprint" => {
+                let of_record = kdf::fingerprint_key(&Dek::from_bytes(vector.key("dek")));
+                assert_eq!(*of_record.expose(), key);
+                let asked = hex::decode(vector.value["fields"][0]["bytes"].as_str().unwrap()).unwrap();
+                blind::record_fingerprint(&of_record, &[&asked]).to_vec()
+            }
             "row" => blind::row_mac(&RowMacKey::from_bytes(key), b"\x01key", b"value").to_vec(),
             other => panic!("no function for the blind vector={other}"),
         };

@@ -21,6 +21,8 @@ mod late;
 mod lock;
 mod offline;
 mod root;
+#[cfg(test)]
+mod secrets;
 mod store;
 mod vault;
 

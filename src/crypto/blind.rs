@@ -5,6 +5,7 @@
 //! | [`blind`] | index key | `identifier` | kind u32, normalised value |
 //! | [`request_mac`] | request key | `request` | tenant, request id |
 //! | [`request_fingerprint`] | request key | `request-fingerprint` | each part |
+//! | [`record_fingerprint`] | fingerprint key of the record | `request-fingerprint` | each part |
 //! | [`row_mac`] | row MAC key | `row` | key, value; the first 16 bytes |
 
 use ring::hmac;
@@ -12,7 +13,7 @@ use subtle::ConstantTimeEq;
 
 use super::{
     context::Context,
-    secret::{IndexKey, RequestKey, RowMacKey},
+    secret::{FingerprintKey, IndexKey, RequestKey, RowMacKey},
 };
 use crate::domain::ids::{RequestId, TenantId};
 
@@ -63,12 +64,25 @@ pub fn request_mac(key: &RequestKey, tenant: &TenantId, request_id: &RequestId) 
 }
 
 /// Keyed digest of what a request asks for, part by part: the same id with other content is another request.
+///
+/// For what is about no record: the key lives as long as the tenant. [`record_fingerprint`] is for the rest.
 pub fn request_fingerprint(key: &RequestKey, parts: &[&[u8]]) -> [u8; 32] {
+    fingerprint(key.expose(), parts)
+}
+
+/// Likewise of what a request asks of one record, under a key that dies with it: no guess of it can be confirmed then.
+pub fn record_fingerprint(key: &FingerprintKey, parts: &[&[u8]]) -> [u8; 32] {
+    fingerprint(key.expose(), parts)
+}
+
+/// Whether `stored` is this fingerprint, in a time that tells nothing.
+pub fn is_fingerprint(computed: &[u8; 32], stored: &[u8]) -> bool {
+    computed.as_slice().ct_eq(stored).into()
+}
+
+fn fingerprint(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     let start = Context::new("callvault/v1/request-fingerprint");
-    mac(
-        key.expose(),
-        parts.iter().fold(start, |context, part| context.bytes(part)),
-    )
+    mac(key, parts.iter().fold(start, |context, part| context.bytes(part)))
 }
 
 /// MAC of an index row, bound to its key.
@@ -99,6 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::crypto::{kdf, secret::Dek};
 
     #[test]
     fn kinds_keep_their_numbers() {
@@ -127,6 +142,23 @@ mod tests {
             request_fingerprint(&key, &[b"ab", b"c"]),
             request_fingerprint(&key, &[b"a", b"bc"])
         );
+    }
+
+    #[test]
+    fn a_fingerprint_is_its_records_own() {
+        let of = |dek: u8| kdf::fingerprint_key(&Dek::from_bytes([dek; 32]));
+        let stored = record_fingerprint(&of(1), &[b"asked"]);
+        assert!(is_fingerprint(&record_fingerprint(&of(1), &[b"asked"]), &stored));
+        for other in [
+            record_fingerprint(&of(1), &[b"other"]),
+            record_fingerprint(&of(2), &[b"asked"]),
+            request_fingerprint(&RequestKey::from_bytes([1; 32]), &[b"asked"]),
+        ] {
+            assert!(!is_fingerprint(&other, &stored));
+        }
+        for cut in [&stored[..31], &[]] {
+            assert!(!is_fingerprint(&stored, cut));
+        }
     }
 
     proptest! {

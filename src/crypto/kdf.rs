@@ -6,6 +6,7 @@
 //! | DEK | `callvault/v1/descriptor` | [`DescriptorKey`] |
 //! | DEK | `callvault/v1/payload` | key of a payload object |
 //! | DEK | `callvault/v1/spool` | [`SpoolKey`] |
+//! | DEK | `callvault/v1/fingerprint` | [`FingerprintKey`] |
 //! | DEK, tenant key | `callvault/v1/commitment` | commitment, stored beside the wrap |
 //! | tenant key | `callvault/v1/tenant-page` | key of the tenant's page states |
 //! | tenant key | `callvault/v1/tenant-keyring` | key of the tenant's keyring |
@@ -23,13 +24,17 @@ use subtle::ConstantTimeEq;
 
 use super::{
     CryptoError, aead,
-    secret::{ContentKey, Dek, DescriptorKey, EpochKey, Secret, SecretBytes, SlotKey, SpoolKey, TenantKey},
+    secret::{
+        ContentKey, Dek, DescriptorKey, EpochKey, FingerprintKey, Secret, SecretBytes, SlotKey, SpoolKey,
+        TenantKey,
+    },
 };
 
 const CONTENT: &str = "callvault/v1/content";
 const DESCRIPTOR: &str = "callvault/v1/descriptor";
 const PAYLOAD: &str = "callvault/v1/payload";
 const SPOOL: &str = "callvault/v1/spool";
+const FINGERPRINT: &str = "callvault/v1/fingerprint";
 const COMMITMENT: &str = "callvault/v1/commitment";
 const TENANT_PAGE: &str = "callvault/v1/tenant-page";
 const TENANT_KEYRING: &str = "callvault/v1/tenant-keyring";
@@ -61,14 +66,14 @@ impl Dek {
     ///
     /// Source: Albertini et al., "How to Abuse and Fix Authenticated Encryption Without Key Commitment", section 5.
     pub fn commitment(&self) -> [u8; 32] {
-        *labelled(self.expose(), COMMITMENT).expose()
+        commitment(self.expose())
     }
 }
 
 impl TenantKey {
     /// As [`Dek::commitment`], for a tenant key's wrap.
     pub fn commitment(&self) -> [u8; 32] {
-        *labelled(self.expose(), COMMITMENT).expose()
+        commitment(self.expose())
     }
 }
 
@@ -80,6 +85,11 @@ pub fn payload_key(dek: &Dek) -> Secret<32> {
 /// Key of what an unfinished upload keeps in the data directory.
 pub fn spool_key(dek: &Dek) -> SpoolKey {
     labelled(dek.expose(), SPOOL).into()
+}
+
+/// Key of the fingerprints of requests about a record: what they asked for dies with the record.
+pub fn fingerprint_key(dek: &Dek) -> FingerprintKey {
+    labelled(dek.expose(), FINGERPRINT).into()
 }
 
 /// Key that seals the states of a tenant's pages.
@@ -161,6 +171,13 @@ fn same(computed: &[u8; 32], stored: &[u8]) -> Result<(), CryptoError> {
     }
 }
 
+/// No secret: it is stored in the clear.
+fn commitment(key: &[u8; 32]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(hkdf_block(key, &[], COMMITMENT.as_bytes()).as_ref());
+    out
+}
+
 fn labelled(key: &[u8; 32], label: &str) -> Secret<32> {
     hkdf(key, &[], label.as_bytes())
 }
@@ -169,11 +186,15 @@ fn labelled(key: &[u8; 32], label: &str) -> Secret<32> {
 ///
 /// Source: RFC 5869 sections 2.2, 2.3.
 fn hkdf(ikm: &[u8], salt: &[u8], info: &[u8]) -> Secret<32> {
+    Secret::filled_by(|out| out.copy_from_slice(hkdf_block(ikm, salt, info).as_ref()))
+}
+
+fn hkdf_block(ikm: &[u8], salt: &[u8], info: &[u8]) -> hmac::Tag {
     let extracted = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, salt), ikm);
     let mut expand = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, extracted.as_ref()));
     expand.update(info);
     expand.update(&[1]);
-    Secret::filled_by(|out| out.copy_from_slice(expand.sign().as_ref()))
+    expand.sign()
 }
 
 #[cfg(test)]
@@ -214,13 +235,14 @@ mod tests {
             dek.commitment(),
             *payload_key(&dek).expose(),
             *spool_key(&dek).expose(),
+            *fingerprint_key(&dek).expose(),
             *tenant_page_key(&tenant).expose(),
             *tenant_keyring_key(&tenant).expose(),
             *region_page_key(&epoch).expose(),
             *region_keyring_key(&epoch).expose(),
             *certificate_seed(&Secret::from_bytes([5; 32])).expose(),
         ]);
-        assert_eq!(derived.len(), 11);
+        assert_eq!(derived.len(), 12);
     }
 
     #[test]

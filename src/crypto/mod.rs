@@ -26,6 +26,8 @@ pub mod secret;
 pub mod sign;
 pub mod spool;
 pub mod stream;
+#[cfg(test)]
+pub(crate) mod watch;
 
 use crate::domain::clock::RngFailed;
 

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::CryptoError;
 use crate::domain::clock::Rng;
@@ -39,6 +39,7 @@ impl<const N: usize> Secret<N> {
     pub fn generate(rng: &dyn Rng) -> Result<Self, CryptoError> {
         let mut secret = Self::zeros();
         rng.fill(secret.0.as_mut_slice())?;
+        secret.watch();
         Ok(secret)
     }
 
@@ -46,7 +47,14 @@ impl<const N: usize> Secret<N> {
     pub(super) fn filled_by(fill: impl FnOnce(&mut [u8; N])) -> Self {
         let mut secret = Self::zeros();
         fill(&mut secret.0);
+        secret.watch();
         secret
+    }
+
+    /// For tests that look for secrets where none may be; nothing in a library or binary.
+    fn watch(&self) {
+        #[cfg(test)]
+        super::watch::note(self.expose());
     }
 
     /// The bytes themselves. Do not let them out of sight.
@@ -63,6 +71,8 @@ impl<const N: usize> Secret<N> {
         Self(Box::new(Zeroizing::new([0; N])))
     }
 }
+
+impl<const N: usize> ZeroizeOnDrop for Secret<N> {}
 
 impl<const N: usize> fmt::Debug for Secret<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -203,6 +213,8 @@ keys!(
     DescriptorKey,
     /// Seals what an unfinished upload keeps in the data directory; derived from its record's DEK.
     SpoolKey,
+    /// Keys what a request asked of a record; derived from its DEK, so that no guess of it can be confirmed when that is gone.
+    FingerprintKey,
 );
 
 #[cfg(test)]

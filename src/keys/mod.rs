@@ -9,6 +9,7 @@ pub mod aws_kms;
 pub mod cache;
 pub mod file;
 pub mod gates;
+pub(crate) mod keyring;
 pub mod patient;
 mod pending;
 pub mod pkcs11;

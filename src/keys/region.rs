@@ -13,10 +13,14 @@ use crate::{
         clock::{Rng, Timestamp},
         ids::PageId,
     },
-    proto::storage,
 };
 
-use super::{KeyError, Realm, fresh_page, resealed, store::StoredPage};
+use super::{
+    KeyError, Realm, fresh_page,
+    keyring::{self, RegionKeyring},
+    resealed,
+    store::StoredPage,
+};
 
 /// Keys that outlive epochs. They travel sealed under the newest one.
 #[derive(Debug)]
@@ -75,14 +79,14 @@ impl RegionKeys {
         let seed = Secret::<32>::generate(rng).map_err(KeyError::opening("signing key"))?;
         let row_mac = RowMacKey::generate(rng).map_err(KeyError::opening("row key"))?;
         let signing = SigningKey::from_seed(&seed).map_err(KeyError::opening("signing key"))?;
-        let keyring = storage::RegionKeyring {
-            signing_keys: vec![storage::SigningKey {
+        let keyring = RegionKeyring {
+            signing_keys: vec![keyring::SigningKey {
                 kid: signing.kid(),
-                seed: seed.expose().to_vec().into(),
+                seed: seed.expose().to_vec(),
                 created_micros: now.micros(),
             }],
-            row_mac_key: row_mac.expose().to_vec().into(),
-            manifest_sha256: manifest_sha256.to_vec().into(),
+            row_mac_key: row_mac.expose().to_vec(),
+            manifest_sha256: manifest_sha256.to_vec(),
         };
         let keys = Self::from_keyring(SecretBytes::from_vec(keyring.encode_to_vec()))?;
         let sealed = keys.seal(realm, epoch, key, rng)?;
@@ -118,8 +122,8 @@ impl RegionKeys {
 
     fn from_keyring(encoded: SecretBytes) -> Result<Self, KeyError> {
         let corrupt = || KeyError::Corrupt("region keyring");
-        let keyring = storage::RegionKeyring::decode(encoded.expose()).map_err(|_| corrupt())?;
-        let open = |key: &storage::SigningKey| -> Result<_, KeyError> {
+        let keyring = RegionKeyring::decode(encoded.expose()).map_err(|_| corrupt())?;
+        let open = |key: &keyring::SigningKey| -> Result<_, KeyError> {
             let seed = Secret::<32>::from_slice(&key.seed).map_err(|_| corrupt())?;
             let pair = |seed: &Secret<32>| SigningKey::from_seed(seed).map_err(|_| corrupt());
             Ok((pair(&seed)?, pair(&kdf::certificate_seed(&seed))?))

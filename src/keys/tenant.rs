@@ -1,6 +1,7 @@
 //! A tenant's keys: versions of the envelope key, the keyring beside it, and pages of slots.
 
 use prost::Message;
+use zeroize::Zeroize;
 
 use crate::{
     crypto::{
@@ -12,11 +13,11 @@ use crate::{
         clock::{Rng, Timestamp},
         ids::{PageId, TenantId},
     },
-    proto::storage,
 };
 
 use super::{
     FreshSlot, KeyError, Realm, fresh_page,
+    keyring::TenantKeyring,
     pending::Reservation,
     resealed,
     store::{StoredKeyring, StoredPage, StoredTenantKey},
@@ -154,11 +155,10 @@ impl StagedKeyring {
     ) -> Result<Self, KeyError> {
         let index_key = IndexKey::generate(rng).map_err(KeyError::opening("tenant keyring"))?;
         let next_generation = current.generation.max(current.last_generation) + 1;
-        let keyring = storage::TenantKeyring {
-            next_index_key: index_key.expose().to_vec().into(),
-            next_index_key_generation: next_generation,
-            ..current.decoded_keyring()?
-        };
+        let mut keyring = current.decoded_keyring()?;
+        keyring.next_index_key.zeroize();
+        keyring.next_index_key = index_key.expose().to_vec();
+        keyring.next_index_key_generation = next_generation;
         let keyring = SecretBytes::from_vec(keyring.encode_to_vec());
         Ok(Self {
             sealed: seal_keyring(realm, tenant, current.version, key, &keyring, rng)?,
@@ -195,11 +195,12 @@ fn new_keyring(rng: &dyn Rng) -> Result<SecretBytes, KeyError> {
     let failed = KeyError::opening("tenant keyring");
     let index_key = IndexKey::generate(rng).map_err(&failed)?;
     let request_key = RequestKey::generate(rng).map_err(&failed)?;
-    let keyring = storage::TenantKeyring {
-        index_key: index_key.expose().to_vec().into(),
+    let keyring = TenantKeyring {
+        index_key: index_key.expose().to_vec(),
         index_key_generation: 1,
-        request_key: request_key.expose().to_vec().into(),
-        ..storage::TenantKeyring::default()
+        request_key: request_key.expose().to_vec(),
+        next_index_key: Vec::new(),
+        next_index_key_generation: 0,
     };
     Ok(SecretBytes::from_vec(keyring.encode_to_vec()))
 }
@@ -267,8 +268,8 @@ impl TenantKeys {
         let aad = context::tenant_keyring(&realm.vault, tenant, version);
         let opened = aead::unwrap_to(&kdf::tenant_keyring_key(key), sealed_keyring, &aad)
             .map_err(KeyError::opening("tenant keyring"))?;
-        let keyring = storage::TenantKeyring::decode(opened.expose())
-            .map_err(|_| KeyError::Corrupt("tenant keyring"))?;
+        let keyring =
+            TenantKeyring::decode(opened.expose()).map_err(|_| KeyError::Corrupt("tenant keyring"))?;
         Ok(Self {
             version,
             page_key: kdf::tenant_page_key(key),
@@ -290,31 +291,23 @@ impl TenantKeys {
         self.version == stored.key_version && self.sealed_keyring == stored.sealed
     }
 
-    fn decoded_keyring(&self) -> Result<storage::TenantKeyring, KeyError> {
-        storage::TenantKeyring::decode(self.keyring.expose()).map_err(|_| KeyError::Corrupt("tenant keyring"))
+    fn decoded_keyring(&self) -> Result<TenantKeyring, KeyError> {
+        TenantKeyring::decode(self.keyring.expose()).map_err(|_| KeyError::Corrupt("tenant keyring"))
     }
 
     /// What the next version seals.
     fn next_keyring(&self, index_key: NextIndexKey) -> Result<SecretBytes, KeyError> {
-        let keyring = self.decoded_keyring()?;
-        let next = match index_key {
-            NextIndexKey::Kept => storage::TenantKeyring {
-                next_index_key: bytes::Bytes::new(),
-                ..keyring
-            },
-            NextIndexKey::Staged(generation) => {
-                if self.next_index_key.is_none() || generation != self.last_generation {
-                    return Err(KeyError::Superseded);
-                }
-                storage::TenantKeyring {
-                    index_key: keyring.next_index_key,
-                    index_key_generation: generation,
-                    next_index_key: bytes::Bytes::new(),
-                    next_index_key_generation: 0,
-                    ..keyring
-                }
+        let mut next = self.decoded_keyring()?;
+        let staged = std::mem::take(&mut next.next_index_key);
+        if let NextIndexKey::Staged(generation) = index_key {
+            if self.next_index_key.is_none() || generation != self.last_generation {
+                return Err(KeyError::Superseded);
             }
-        };
+            next.index_key.zeroize();
+            next.index_key = staged;
+            next.index_key_generation = generation;
+            next.next_index_key_generation = 0;
+        }
         Ok(SecretBytes::from_vec(next.encode_to_vec()))
     }
 

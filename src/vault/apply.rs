@@ -283,11 +283,16 @@ pub(crate) fn records_shredded(
     Some(put)
 }
 
-/// The row of a tenant that an erasure covers: not served from here on.
+/// The row of a tenant that an erasure covers: not served from here on. What it was before the first one is kept.
 pub(crate) fn tenant_cut_off(rows: &RowCodec, tenant: &TenantId, before: TenantRow) -> Row {
+    let cut_before = before.state == TenantState::PendingShred as u32;
     let row = TenantRow {
         state: TenantState::PendingShred as u32,
-        state_before: before.state,
+        state_before: if cut_before {
+            before.state_before
+        } else {
+            before.state
+        },
         ..before
     };
     rows.row(Key::Tenant(tenant.clone()), &row)

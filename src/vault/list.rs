@@ -63,6 +63,19 @@ impl Vault {
     ) -> Result<ListPage, Error> {
         let _turn = self.turn(tenant).await?;
         self.active_tenant(tenant).await?;
+        self.list_of_any(tenant, query, order, size, token, purpose).await
+    }
+
+    /// Likewise, whether or not the tenant is served.
+    pub(super) async fn list_of_any(
+        &self,
+        tenant: &TenantId,
+        query: &Query,
+        order: Order,
+        size: usize,
+        token: Option<&str>,
+        purpose: Purpose,
+    ) -> Result<ListPage, Error> {
         loop {
             let keys = self.keys.tenant(tenant).await?;
             let page = self

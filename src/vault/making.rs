@@ -12,7 +12,7 @@ use crate::{
     crypto::{
         aead, context, kdf,
         kdf::DekKeys,
-        secret::{Dek, SpoolKey},
+        secret::{Dek, FingerprintKey, SpoolKey},
         stream::{ExtentBuffer, SealedExtent},
     },
     domain::{
@@ -36,6 +36,8 @@ pub(super) struct Making {
     pub(super) commitment: [u8; 32],
     pub(super) keys: Arc<DekKeys>,
     pub(super) spool_key: Arc<SpoolKey>,
+    /// Keys what was asked of it.
+    pub(super) fingerprint_key: FingerprintKey,
     pub(super) object_key: ObjectKey,
 }
 
@@ -72,6 +74,7 @@ impl Vault {
             commitment: dek.commitment(),
             keys: Arc::new(DekKeys::derive(&dek)),
             spool_key: Arc::new(kdf::spool_key(&dek)),
+            fingerprint_key: kdf::fingerprint_key(&dek),
             object_key: ObjectKey::parse(&format::object_key(tenant, created, &record))?,
         })
     }

@@ -158,26 +158,29 @@ impl Vault {
 
     /// Opens a record's descriptor, and the keys that open its content.
     pub(super) async fn open_record(&self, located: &Located) -> Result<(Record, DekKeys), Error> {
-        let keys = self.record_keys(located).await?;
+        self.open_with(located, &self.record_dek(located).await?)
+    }
+
+    /// Likewise, with the record's DEK.
+    pub(super) fn open_with(&self, located: &Located, dek: &Dek) -> Result<(Record, DekKeys), Error> {
+        let keys = DekKeys::derive(dek);
         let descriptor = located
             .place()
             .open(&keys.descriptor, &located.row.sealed_descriptor)?;
         Ok((located.record(descriptor), keys))
     }
 
-    pub(super) async fn record_keys(&self, located: &Located) -> Result<DekKeys, Error> {
+    pub(super) async fn record_dek(&self, located: &Located) -> Result<Dek, Error> {
         let row = &located.row;
-        let dek = self
-            .open_dek(
-                &located.tenant,
-                &located.page,
-                located.slot,
-                located.id.as_bytes(),
-                &row.wrapped_dek,
-                &row.commitment,
-            )
-            .await?;
-        Ok(DekKeys::derive(&dek))
+        self.open_dek(
+            &located.tenant,
+            &located.page,
+            located.slot,
+            located.id.as_bytes(),
+            &row.wrapped_dek,
+            &row.commitment,
+        )
+        .await
     }
 
     /// Opens a wrapped DEK: slot key, unwrap, commitment.

@@ -7,6 +7,7 @@ use prost::Message;
 use crate::{
     domain::{
         clock::Timestamp,
+        erasure::Ground,
         ids::{RequestId, TenantId},
         purpose::Purpose,
         tenant::{Tenant, TenantRole, TenantSettings, TenantState},
@@ -261,6 +262,23 @@ impl Vault {
             ));
         }
         Err(Error::not_found())
+    }
+
+    /// The row of a tenant of which something may be erased on this ground: one that is served. Mandatory destruction comes
+    /// before everything, so also of one that is not, as long as it has keys.
+    pub(super) async fn erasable_tenant(
+        &self,
+        id: &TenantId,
+        ground: Ground,
+    ) -> Result<(TenantRow, Vec<u8>), Error> {
+        if ground != Ground::MandatoryDestruction {
+            return self.active_tenant(id).await;
+        }
+        let (row, value) = self.tenant_row(id).await?.ok_or_else(Error::not_found)?;
+        if row.state == TenantState::Shredded as u32 {
+            return Err(Error::not_found());
+        }
+        Ok((row, value))
     }
 
     pub(super) async fn open_tenant(&self, id: &TenantId, row: &TenantRow) -> Result<Tenant, Error> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    crypto::kdf,
     domain::{
         clock::Timestamp,
         ids::{RecordId, RequestId, TenantId},
@@ -24,7 +25,7 @@ use super::{
     descriptor,
     payload::name_payload,
     record::{Located, Name},
-    requests::tag_request,
+    requests::{Asked, request_reused},
     tenant::etag_conflict,
     terms::{self, Terms},
 };
@@ -72,21 +73,28 @@ impl Vault {
             .await?
             .ok_or_else(Error::not_found)?;
         let keys = self.keys.tenant(&spec.tenant).await?;
-        let tag = spec
+        let asked = spec
             .request
             .as_ref()
-            .map(|r| tag_request(&keys, &spec.tenant, r, &asked_for(&spec)));
-        if let Some(tag) = &tag
-            && self.seen(&spec.tenant, tag).await?.is_some()
+            .map(|r| Asked::new(&keys, &spec.tenant, r, asked_for(&spec)));
+        if let Some(asked) = &asked
+            && let Some(answered) = self.answered(&spec.tenant, &asked.mac).await?
         {
             drop(turn);
+            if answered.record != spec.record {
+                return Err(request_reused());
+            }
+            let record = self.answer_again(&spec.tenant, asked, &answered).await?;
             self.ship_before_repeating().await?;
-            return Ok(self.open_record(&located).await?.0);
+            return Ok(record);
         }
         if located.state == State::PendingShred {
             return Err(Error::not_found());
         }
-        let (before, dek_keys) = self.open_record(&located).await?;
+        let dek = self.record_dek(&located).await?;
+        let tag = asked.map(|asked| asked.tag(&kdf::fingerprint_key(&dek)));
+        let (before, dek_keys) = self.open_with(&located, &dek)?;
+        drop(dek);
         if spec.etag.as_ref().is_some_and(|etag| *etag != before.etag()) {
             return Err(etag_conflict());
         }

@@ -376,3 +376,22 @@ fn what_is_no_file_is_written_to_and_what_was_begun_is_removed() {
     );
     assert!(said.contains("is empty"), "{said}");
 }
+
+#[test]
+fn a_crash_writes_no_memory_to_disk() {
+    use std::os::unix::process::ExitStatusExt;
+    let place = Place::new();
+    let mut server = Server::start(&place.data());
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
+    let numbers: Vec<&str> = core.split_whitespace().skip(4).take(2).collect();
+    assert_eq!(numbers, ["0", "0"], "{core}");
+    let pid = i32::try_from(server.child.id()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::ABORT).unwrap();
+    let status = server.child.wait().unwrap();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
+}

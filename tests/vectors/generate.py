@@ -152,7 +152,7 @@ def contexts():
 
 def kdfs():
     key = bytes(range(32))
-    for name in ["content", "descriptor", "payload", "spool", "commitment", "tenant-page", "tenant-keyring",
+    for name in ["content", "descriptor", "payload", "spool", "fingerprint", "commitment", "tenant-page", "tenant-keyring",
                  "region-page", "region-keyring", "certificate-signing"]:
         write("kdf", name, key=key.hex(), info=f"callvault/v1/{name}", derived=derive(key, name).hex())
 
@@ -170,6 +170,11 @@ def blinds():
         tag = mac(key, context(f"callvault/v1/{label}", *fields))
         write("blind", name, key=key.hex(), label=f"callvault/v1/{label}",
               fields=[typed(f) for f in fields], mac=(tag[:16] if name == "row" else tag).hex())
+    # What a message asked: 5 bytes, their CRC-32C, no closing, and a descriptor.
+    dek, asked = bytes(range(32)), b"".join([plain(u64(5)), bytes.fromhex("9a71bb4c"), b"\xff" * 8, bytes(8), b"\x0a\x06conv-1"])
+    key, label = derive(dek, "fingerprint"), "callvault/v1/request-fingerprint"
+    write("blind", "record-fingerprint", dek=dek.hex(), key=key.hex(), label=label, fields=[typed(asked)],
+          mac=mac(key, context(label, asked)).hex())
 
 
 def pages():

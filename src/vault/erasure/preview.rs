@@ -59,7 +59,7 @@ impl Vault {
         target: &Target,
         ground: Ground,
     ) -> Result<Preview, Error> {
-        self.active_tenant(tenant).await?;
+        self.erasable_tenant(tenant, ground).await?;
         let mut preview = Preview::default();
         let mut people = BTreeSet::new();
         if *target == Target::Tenant {

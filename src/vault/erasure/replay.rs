@@ -65,11 +65,8 @@ impl Vault {
         };
         let mut change = case.change(&self.rows, row);
         if case.is_of_tenant() {
-            let (owner, _) = self
-                .tenant_row(tenant)
-                .await?
-                .ok_or_else(|| Error::corrupt("leaf"))?;
-            change.put.push(apply::tenant_restored(&self.rows, tenant, owner));
+            let back = self.tenant_back(&case).await?;
+            change.put.extend(back.map(|(row, _)| row));
         } else {
             // An older copy of the index may hold the rows as they were cut off.
             self.hand_over_to_others(&case).await?;

@@ -53,7 +53,7 @@ impl Vault {
             return self.carried_out(&spec.tenant, &id).await;
         }
         let grace = grace_of(&spec)?;
-        let (owner, owner_value) = self.active_tenant(&spec.tenant).await?;
+        let (owner, owner_value) = self.erasable_tenant(&spec.tenant, spec.ground).await?;
         let set = self.set_of(&spec.tenant, &spec.target).await?;
         let whole = spec.target == Target::Tenant;
         if set.is_empty() && !whole {
@@ -199,7 +199,9 @@ impl Vault {
             self.restore(&case).await?;
             return self.erasure(tenant, id).await;
         }
-        let over = case.row.due_micros <= now.micros() || case.row.shredded > 0;
+        let over = case.row.due_micros <= now.micros()
+            || case.row.shredded > 0
+            || self.is_tenant_shredded(tenant).await?;
         let next = case.state()?.after(Event::Cancelled).filter(|_| !over);
         let Some(next) = next else {
             return Err(Error::new(
@@ -214,9 +216,7 @@ impl Vault {
             ..case.row.clone()
         };
         let mut change = case.change(&self.rows, row);
-        if case.is_of_tenant() {
-            let (owner, value) = self.tenant_row(tenant).await?.ok_or_else(Error::not_found)?;
-            let back = apply::tenant_restored(&self.rows, tenant, owner);
+        if let Some((back, value)) = self.tenant_back(&case).await? {
             change.expect.push(Expect::Equals(back.key.clone(), value));
             change.put.push(back);
         }
@@ -254,6 +254,36 @@ impl Vault {
     }
 
     pub(super) async fn hand_over_to_others(&self, case: &Case) -> Result<(), Error> {
+        for other in self.other_open_cases(case).await? {
+            if !other.is_of_tenant() {
+                self.hand_over(case, &other).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The row of a tenant whose erasure is taken back, and its value before; `None` if the case is no tenant's, or another one
+    /// wants the tenant gone as well.
+    pub(super) async fn tenant_back(&self, case: &Case) -> Result<Option<(Row, Vec<u8>)>, Error> {
+        let others = match case.is_of_tenant() {
+            true => self.other_open_cases(case).await?,
+            false => return Ok(None),
+        };
+        if others.iter().any(Case::is_of_tenant) {
+            return Ok(None);
+        }
+        let (owner, value) = self
+            .tenant_row(&case.tenant)
+            .await?
+            .ok_or_else(Error::not_found)?;
+        Ok(Some((
+            apply::tenant_restored(&self.rows, &case.tenant, owner),
+            value,
+        )))
+    }
+
+    async fn other_open_cases(&self, case: &Case) -> Result<Vec<Case>, Error> {
+        let mut others = Vec::new();
         let mut after = None;
         loop {
             let scan = Scan {
@@ -267,12 +297,12 @@ impl Vault {
             after = rows.last().map(|row| row.key.clone());
             for row in rows {
                 let other = self.parse_case(row)?;
-                if other.state()?.is_open() && !other.is_of_tenant() {
-                    self.hand_over(case, &other).await?;
+                if other.id != case.id && other.state()?.is_open() {
+                    others.push(other);
                 }
             }
             if !full {
-                return Ok(());
+                return Ok(others);
             }
         }
     }

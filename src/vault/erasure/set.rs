@@ -99,9 +99,10 @@ impl Vault {
         let mut set = Set::new();
         let mut token = None;
         loop {
-            // Whoever erases need not be allowed to read.
+            let _turn = self.turn(tenant).await?;
+            // Whoever erases need not be allowed to read; whether anything may be erased was looked at before.
             let page = self
-                .list(
+                .list_of_any(
                     tenant,
                     query,
                     Order::OldestFirst,

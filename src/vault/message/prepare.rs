@@ -10,9 +10,8 @@ use futures_util::future::join_all;
 use prost::Message as _;
 
 use crate::{
-    blob::format::Request,
     domain::{
-        ids::{RecordId, RequestId, TenantId},
+        ids::{RequestId, TenantId},
         media,
         record::{Descriptor, Kind as RecordKind, State},
         tenant::TenantSettings,
@@ -24,11 +23,8 @@ use crate::{
 use super::{
     super::{
         Error, Vault, descriptor,
-        put::{
-            Closing, asked_for, external_id_taken, no_source, repeat, request_reused, resolve_defaults,
-            sniffed,
-        },
-        requests::tag_request,
+        put::{Closing, asked_for, external_id_taken, no_source, repeat, resolve_defaults, sniffed},
+        requests::{Answered, Asked, request_reused},
         retention_class::no_class,
         terms,
         turns::{Turn, let_others_in},
@@ -44,7 +40,7 @@ const CLASS: &str = "descriptor.retention_class";
 pub(super) struct Ready {
     pub(super) descriptor: Descriptor,
     pub(super) kind: RecordKind,
-    pub(super) request: Option<Request>,
+    pub(super) asked: Option<Asked>,
     pub(super) body: Bytes,
     pub(super) actor: String,
     pub(super) answer: Answer,
@@ -53,7 +49,7 @@ pub(super) struct Ready {
 /// A message whose names are claimed.
 struct Candidate {
     spec: MessageSpec,
-    request: Option<Request>,
+    asked: Option<Asked>,
     external: Option<Blind>,
     /// Whether what was not said has a default.
     defaults: Result<(), Error>,
@@ -98,7 +94,9 @@ impl Vault {
             let_others_in(done).await;
             match self.answered_before(tenant, &candidate, &found) {
                 Ok(None) => ready.extend(self.ready(tenant, candidate, &found)),
-                Ok(Some(record)) => repeats.push(self.repeat_message(tenant, candidate, record)),
+                Ok(Some((asked, answered))) => {
+                    repeats.push(self.repeat_message(tenant, candidate.answer, asked, answered));
+                }
                 Err(error) => candidate.answer.give(Err(error)),
             }
         }
@@ -135,20 +133,20 @@ impl Vault {
             mut answer,
             ..
         } = waiting;
-        let tag = |id: &RequestId| {
+        let asked = |id: &RequestId| {
             let crc = crc32c::crc32c(&spec.body);
-            let asked = asked_for(&said, &Closing::default(), spec.body.len() as u64, crc);
-            tag_request(&ground.keys, tenant, id, &asked)
+            let what = asked_for(&said, &Closing::default(), spec.body.len() as u64, crc);
+            Asked::new(&ground.keys, tenant, id, what)
         };
-        let request = spec.request.as_ref().map(tag);
+        let asked = spec.request.as_ref().map(asked);
         let external = spec.draft.descriptor.external_id.as_ref();
         let external = external.map(|id| terms::external(ground.keys.index_key(), id));
-        let names = [request.map(|tag| tag.mac), external];
+        let names = [asked.as_ref().map(|asked| asked.mac), external];
         match self.under_way.claim(names.into_iter().flatten()) {
             Ok(claim) => {
                 answer.claim = Some(claim);
                 Some(Candidate {
-                    request,
+                    asked,
                     external,
                     defaults: resolve_defaults(&mut spec.draft, &ground.settings),
                     spec,
@@ -169,7 +167,8 @@ impl Vault {
             .flat_map(|candidate| {
                 let descriptor = &candidate.spec.draft.descriptor;
                 let class = Key::RetentionClass(tenant.clone(), descriptor.retention_class.clone());
-                let request = candidate.request.map(|tag| Key::Request(tenant.clone(), tag.mac));
+                let request = candidate.asked.as_ref();
+                let request = request.map(|asked| Key::Request(tenant.clone(), asked.mac));
                 let external = candidate.external.map(|id| Key::External(tenant.clone(), id));
                 let source = descriptor.derived_from.map(|id| Key::Record(tenant.clone(), id));
                 [Some(class), request, external, source].into_iter().flatten()
@@ -181,36 +180,42 @@ impl Vault {
         Ok(found.filter_map(|(key, value)| Some((key, value?))).collect())
     }
 
-    /// The record that a message's request has made before.
+    /// What a message's request was about before.
     fn answered_before(
         &self,
         tenant: &TenantId,
         candidate: &Candidate,
         found: &Found,
-    ) -> Result<Option<RecordId>, Error> {
-        let Some(tag) = &candidate.request else {
+    ) -> Result<Option<(Asked, Answered)>, Error> {
+        let Some(asked) = &candidate.asked else {
             return Ok(None);
         };
-        let key = Key::Request(tenant.clone(), tag.mac);
-        match found.get(&key) {
-            Some(value) => self.record_in(&key, value),
-            None => Ok(None),
-        }
+        let key = Key::Request(tenant.clone(), asked.mac);
+        let Some(value) = found.get(&key) else {
+            return Ok(None);
+        };
+        let answered = self.answered_in(&key, value)?;
+        Ok(answered.map(|answered| (asked.clone(), answered)))
     }
 
-    async fn repeat_message(self: &Arc<Self>, tenant: &TenantId, candidate: Candidate, record: RecordId) {
-        let answer = match repeat(self, tenant, candidate.request, record).await {
+    async fn repeat_message(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        answer: Answer,
+        asked: Asked,
+        answered: Answered,
+    ) {
+        answer.give(match repeat(self, tenant, &asked, &answered).await {
             Ok(record) if record.kind == RecordKind::Recording => Err(request_reused()),
-            answer => answer,
-        };
-        candidate.answer.give(answer);
+            repeated => repeated,
+        });
     }
 
     /// A candidate that may be stored; answers it if it may not.
     fn ready(&self, tenant: &TenantId, candidate: Candidate, found: &Found) -> Option<Ready> {
         let Candidate {
             spec,
-            request,
+            asked,
             external,
             defaults,
             answer,
@@ -220,7 +225,7 @@ impl Vault {
             Ok((descriptor, kind)) => Some(Ready {
                 descriptor,
                 kind,
-                request,
+                asked,
                 body: spec.body,
                 actor: spec.actor,
                 answer,

@@ -10,7 +10,7 @@ use crate::{
         store::ObjectKey,
     },
     crypto::{
-        aead, context,
+        aead, context, kdf,
         kdf::DekKeys,
         secret::Dek,
         stream::{self, ExtentBuffer, TagsDigest},
@@ -172,7 +172,10 @@ impl Sealing<'_> {
             slot: slot.slot,
             wrapped_dek: wrapped.into(),
             commitment: dek.commitment(),
-            request: message.request,
+            request: message
+                .asked
+                .as_ref()
+                .map(|asked| asked.tag(&kdf::fingerprint_key(&dek))),
             sealed_descriptor: Bytes::new(),
             tags_digest: tags.finish(),
         })

@@ -20,9 +20,9 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    blob::format::Request,
+    crypto::blind,
     domain::{
-        ids::{RecordId, RequestId, TenantId},
+        ids::{RequestId, TenantId},
         limits, media,
         purpose::Purpose,
         record::{Descriptor, Kind as RecordKind, Party, Record, State},
@@ -32,7 +32,12 @@ use crate::{
     index::{Change, Key},
 };
 
-use super::{Error, Kind, Vault, descriptor, record::Name, requests::tag_request, terms};
+use super::{
+    Error, Kind, Vault, descriptor,
+    record::Name,
+    requests::{Answered, Asked, request_reused},
+    terms,
+};
 
 pub(super) use claim::{Claim, UnderWay};
 pub(super) use index::{Blob, Fresh, Outcomes, Told, fresh_record, outcome_of};
@@ -92,7 +97,7 @@ pub struct Put {
 
 enum Mode {
     /// A retry of a request that was answered: what arrives is only compared.
-    Repeat(RecordId),
+    Repeat(Answered),
     Store(Box<Writer>),
 }
 
@@ -107,28 +112,28 @@ impl Vault {
         let turn = self.turn(&spec.tenant).await?;
         let (row, _) = self.active_tenant(&spec.tenant).await?;
         let keys = self.keys.tenant(&spec.tenant).await?;
-        let tag = spec
+        let mac = spec
             .request
             .as_ref()
-            .map(|r| tag_request(&keys, &spec.tenant, r, &[]).mac);
+            .map(|r| blind::request_mac(keys.request_key(), &spec.tenant, r));
         let external = spec
             .draft
             .descriptor
             .external_id
             .as_ref()
             .map(|id| terms::external(keys.index_key(), id));
-        let claim = self.under_way.claim([tag, external].into_iter().flatten())?;
+        let claim = self.under_way.claim([mac, external].into_iter().flatten())?;
         let received = Received::new(&spec);
         let said = descriptor::to_proto(&spec.draft.descriptor).encode_to_vec();
-        if let Some(mac) = tag
-            && let Some(record) = self.record_of_request(&spec.tenant, mac).await?
+        if let Some(mac) = mac
+            && let Some(answered) = self.answered(&spec.tenant, &mac).await?
         {
             return Ok(Put {
                 vault: Arc::clone(self),
                 spec,
                 said,
                 received,
-                mode: Mode::Repeat(record),
+                mode: Mode::Repeat(answered),
                 _claim: claim,
             });
         }
@@ -162,29 +167,6 @@ impl Vault {
             mode: Mode::Store(Box::new(writer)),
             _claim: claim,
         })
-    }
-
-    /// The record that a request id has made, if it has not expired.
-    async fn record_of_request(&self, tenant: &TenantId, mac: [u8; 32]) -> Result<Option<RecordId>, Error> {
-        let key = Key::Request(tenant.clone(), mac);
-        match self.index.get(&key).await? {
-            Some(value) => self.record_in(&key, &value),
-            None => Ok(None),
-        }
-    }
-
-    /// The record in the row of a request id, if it has not expired.
-    pub(super) fn record_in(&self, key: &Key, value: &[u8]) -> Result<Option<RecordId>, Error> {
-        let row: crate::proto::storage::RequestRow = self.rows.open(key, value)?;
-        if row.expires_micros <= self.clock.now().micros() {
-            return Ok(None);
-        }
-        if row.record_id.is_empty() {
-            return Err(request_reused());
-        }
-        RecordId::from_slice(&row.record_id)
-            .map(Some)
-            .map_err(|_| Error::corrupt("index row"))
     }
 
     /// What is derived from another record is an artifact, and its source must be there.
@@ -237,15 +219,14 @@ impl Put {
         self.received.check(&self.spec)?;
         let keys = self.vault.keys.tenant(&self.spec.tenant).await?;
         let crc = self.received.crc.unwrap_or(0);
-        let asked = asked_for(&self.said, &closing, self.received.bytes, crc);
-        let tag = self
-            .spec
-            .request
-            .as_ref()
-            .map(|r| tag_request(&keys, &self.spec.tenant, r, &asked));
+        let asked = self.spec.request.as_ref().map(|r| {
+            let what = asked_for(&self.said, &closing, self.received.bytes, crc);
+            Asked::new(&keys, &self.spec.tenant, r, what)
+        });
         match self.mode {
-            Mode::Repeat(record) => {
-                let record = repeat(&self.vault, &self.spec.tenant, tag, record).await?;
+            Mode::Repeat(answered) => {
+                let asked = asked.ok_or_else(request_reused)?;
+                let record = repeat(&self.vault, &self.spec.tenant, &asked, &answered).await?;
                 if record.kind == RecordKind::Message {
                     return Err(request_reused());
                 }
@@ -259,7 +240,7 @@ impl Put {
                 let descriptor = closed(descriptor, closing)?;
                 self.spec.draft.descriptor = descriptor;
                 writer
-                    .finish(&self.vault, &self.spec, self.received.bytes, tag)
+                    .finish(&self.vault, &self.spec, self.received.bytes, asked)
                     .await
             }
         }
@@ -291,16 +272,12 @@ pub(super) fn resolve_defaults(draft: &mut Draft, settings: &TenantSettings) -> 
 pub(super) async fn repeat(
     vault: &Arc<Vault>,
     tenant: &TenantId,
-    tag: Option<Request>,
-    record: RecordId,
+    asked: &Asked,
+    answered: &Answered,
 ) -> Result<Record, Error> {
-    let tag = tag.ok_or_else(request_reused)?;
-    vault.seen(tenant, &tag).await?;
     // What was only read may not be durable yet: an empty change waits until it is.
     vault.index.commit(Change::default()).await?;
-    let located = vault.locate(tenant, &Name::Id(record)).await?;
-    let located = located.ok_or_else(|| Error::new(Kind::Shredded, "SHREDDED", "the record was shredded"))?;
-    Ok(vault.open_record(&located).await?.0)
+    vault.answer_again(tenant, asked, answered).await
 }
 
 /// What a request asked for, as bytes that are the same for the same request: `length` and CRC-32C of the content, the closing,
@@ -366,14 +343,6 @@ pub(super) fn external_id_taken() -> Error {
             "the tenant has a record with this external_id; read it by that name",
         )
     }
-}
-
-pub(super) fn request_reused() -> Error {
-    Error::new(
-        Kind::AlreadyExists,
-        "REQUEST_ID_REUSED",
-        "the request_id was used for something else; use a new one for each request",
-    )
 }
 
 pub(super) fn no_source() -> Error {

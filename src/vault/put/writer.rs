@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use crate::{
-    blob::{format::Request, store::PartReceipt},
+    blob::store::PartReceipt,
     crypto::stream::{self, ExtentBuffer, TagsDigest},
     domain::{
         ids::TenantId,
@@ -20,6 +20,7 @@ use super::{
         budget::{self, Reservation},
         making::Making,
         record::BlobName,
+        requests::Asked,
     },
     PutSpec, empty,
     index::{Blob, Fresh, Told, fresh_record, outcome_of},
@@ -161,7 +162,7 @@ impl Writer {
         vault: &Arc<Vault>,
         spec: &PutSpec,
         plaintext_length: u64,
-        tag: Option<Request>,
+        asked: Option<Asked>,
     ) -> Result<Record, Error> {
         let Some((buffer, room)) = self.filling.take() else {
             return Err(empty());
@@ -177,7 +178,7 @@ impl Writer {
             &self.making,
             descriptor,
             plaintext_length,
-            tag,
+            asked.map(|asked| asked.tag(&self.making.fingerprint_key)),
             self.digest.finish(),
         )?;
         let encoded = footer.encode()?;

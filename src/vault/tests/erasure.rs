@@ -74,7 +74,7 @@ pub(super) fn erase(target: Target) -> ErasureSpec {
     }
 }
 
-async fn is_there(vault: &Arc<Vault>, record: &Record) -> bool {
+pub(super) async fn is_there(vault: &Arc<Vault>, record: &Record) -> bool {
     let tenant = &record.tenant;
     let found = vault
         .record(tenant, &Name::Id(record.id), Purpose::LegalCompliance)

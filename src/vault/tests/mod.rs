@@ -33,9 +33,11 @@ mod damaged;
 mod erasure;
 mod reblind;
 mod recovery;
+mod requests;
 mod root;
 mod rotation;
 mod sweep;
+mod waiting;
 
 struct Bench {
     _dir: tempfile::TempDir,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use prost::Message;
 
 use crate::{
-    blob::format::Request,
     domain::{
         ids::{RequestId, TenantId},
         limits,
@@ -17,13 +16,13 @@ use crate::{
 use super::{
     super::{
         Error, Kind, Vault, descriptor,
-        put::{
-            Claim, Draft, PutSpec, external_id_taken, off_the_async_threads, request_reused, resolve_defaults,
-        },
-        requests::tag_request,
+        put::{Claim, Draft, PutSpec, external_id_taken, off_the_async_threads, resolve_defaults},
+        requests::Asked,
         terms,
     },
-    Known, Phase, UploadStatus, journal,
+    Known, Phase, UploadStatus,
+    commit::committed_upload,
+    journal,
     journal::Begun,
     session::{Parts, Session},
 };
@@ -52,13 +51,12 @@ impl Vault {
     pub async fn begin_upload(self: &Arc<Self>, spec: BeginSpec) -> Result<UploadStatus, Error> {
         let (row, _) = self.active_tenant(&spec.tenant).await?;
         let keys = self.keys.tenant(&spec.tenant).await?;
-        let asked = asked_for(&spec);
-        let tag = spec
+        let asked = spec
             .request
             .as_ref()
-            .map(|r| tag_request(&keys, &spec.tenant, r, &asked));
-        if let Some(tag) = &tag
-            && let Some(found) = self.begun_before(&spec.tenant, tag).await?
+            .map(|r| Asked::new(&keys, &spec.tenant, r, asked_for(&spec)));
+        if let Some(asked) = &asked
+            && let Some(found) = self.begun_before(&spec.tenant, asked).await?
         {
             return Ok(found);
         }
@@ -67,7 +65,7 @@ impl Vault {
             .external_id
             .as_ref()
             .map(|id| terms::external(keys.index_key(), id));
-        let names = [tag.as_ref().map(|tag| tag.mac), external];
+        let names = [asked.as_ref().map(|asked| asked.mac), external];
         let claim = self.under_way.claim(names.into_iter().flatten())?;
         let settings = self.open_tenant(&spec.tenant, &row).await?.settings;
         let mut put = PutSpec {
@@ -88,40 +86,38 @@ impl Vault {
                 return Err(external_id_taken());
             }
         }
-        self.begin_session(put, spec.keep, tag, claim).await
+        self.begin_session(put, spec.keep, asked, claim).await
     }
 
     /// What the same request did before.
     async fn begun_before(
         self: &Arc<Self>,
         tenant: &TenantId,
-        tag: &Request,
+        asked: &Asked,
     ) -> Result<Option<UploadStatus>, Error> {
         let same = |session: &Arc<Session>| {
-            let request = session.begun.request.as_ref().is_some_and(|r| r.mac == tag.mac);
+            let request = session.begun.request.as_ref();
+            let request = request.is_some_and(|r| r.mac == asked.mac);
             let over = matches!(session.state().phase, Phase::Gone | Phase::Committed { .. });
             request && !over && session.making.tenant == *tenant
         };
         if let Some(session) = self.uploads.sessions().into_iter().find(same) {
-            let fingerprint = session.begun.request.as_ref().map(|r| r.fingerprint);
-            if fingerprint != Some(tag.fingerprint) {
-                return Err(request_reused());
-            }
+            let before = session.begun.request.as_ref().map(|r| r.fingerprint);
+            asked.must_be(&session.making.fingerprint_key, &before.unwrap_or_default())?;
             return self.upload(tenant, &session.making.record).await.map(Some);
         }
-        let Some(row) = self.seen(tenant, tag).await? else {
+        let Some(answered) = self.answered(tenant, &asked.mac).await? else {
             return Ok(None);
         };
-        let record =
-            crate::domain::ids::RecordId::from_slice(&row.record_id).map_err(|_| request_reused())?;
-        self.committed_upload(tenant, &record).await.map(Some)
+        let record = self.answer_again(tenant, asked, &answered).await?;
+        Ok(Some(committed_upload(record)))
     }
 
     async fn begin_session(
         self: &Arc<Self>,
         put: PutSpec,
         keep: bool,
-        request: Option<Request>,
+        asked: Option<Asked>,
         claim: Claim,
     ) -> Result<UploadStatus, Error> {
         if self.uploads.known().len() >= limits::UPLOADS {
@@ -133,6 +129,7 @@ impl Vault {
         let making = self
             .make(&put.tenant, &put.draft.descriptor.retention_class, kind)
             .await?;
+        let request = asked.map(|asked| asked.tag(&making.fingerprint_key));
         self.footer(&making, &put.draft.descriptor, 1, request, [0; 32])?;
         let begun = Begun {
             actor: put.actor,

@@ -13,6 +13,7 @@ use crate::{
     crypto::{blind, stream, stream::TagsDigest},
     domain::{
         ids::{RecordId, TenantId},
+        limits,
         record::{Descriptor, Record},
     },
     proto::storage,
@@ -73,14 +74,13 @@ impl Vault {
     pub async fn commit_upload(self: &Arc<Self>, spec: CommitSpec) -> Result<Record, Error> {
         self.active_tenant(&spec.tenant).await?;
         let session = self.session(&spec.tenant, &spec.id).await?;
-        let keys = self.keys.tenant(&spec.tenant).await?;
-        let fingerprint = blind::request_fingerprint(keys.request_key(), &[&asked_for(&spec)]);
+        let fingerprint = blind::record_fingerprint(&session.making.fingerprint_key, &[&asked_for(&spec)]);
         let phase = session.state().phase.clone();
         if let Phase::Committed {
             fingerprint: before, ..
         } = phase
         {
-            if !before.is_empty() && before[..] != fingerprint[..] {
+            if !before.is_empty() && !blind::is_fingerprint(&fingerprint, &before) {
                 return Err(committed());
             }
             return self.record_of_upload(&session).await;
@@ -331,28 +331,18 @@ impl Vault {
             tracing::warn!(%error, "a committed upload stays in the spool until the next start");
         }
     }
+}
 
-    /// A committed upload whose request is known by the index alone.
-    pub(super) async fn committed_upload(
-        self: &Arc<Self>,
-        tenant: &TenantId,
-        id: &RecordId,
-    ) -> Result<UploadStatus, Error> {
-        let name = super::super::record::Name::Id(*id);
-        let located = self.locate(tenant, &name).await?;
-        let located =
-            located.ok_or_else(|| Error::new(Kind::Shredded, "SHREDDED", "the record was shredded"))?;
-        let record = self.open_record(&located).await?.0;
-        let life = crate::domain::limits::REQUEST_ID_MICROS;
-        Ok(UploadStatus {
-            tenant: tenant.clone(),
-            id: *id,
-            received: record.size,
-            durable: record.size,
-            created: record.created,
-            expires: record.created.plus_micros(life),
-            record: Some(record),
-        })
+/// A committed upload whose request is known by the index alone.
+pub(super) fn committed_upload(record: Record) -> UploadStatus {
+    UploadStatus {
+        tenant: record.tenant.clone(),
+        id: record.id,
+        received: record.size,
+        durable: record.size,
+        created: record.created,
+        expires: record.created.plus_micros(limits::REQUEST_ID_MICROS),
+        record: Some(record),
     }
 }
 

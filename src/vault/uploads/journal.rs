@@ -123,6 +123,7 @@ impl Vault {
             commitment: head.commitment[..].try_into().map_err(|_| bad())?,
             keys: Arc::new(DekKeys::derive(&dek)),
             spool_key: Arc::new(kdf::spool_key(&dek)),
+            fingerprint_key: kdf::fingerprint_key(&dek),
         })
     }
 }

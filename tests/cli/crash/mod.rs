@@ -1,36 +1,37 @@
-//! The real process is killed under mixed load, again and again: what was acknowledged is there, byte for byte, and what was
-//! not is made exactly once by its retry.
+//! The real process is killed under mixed load, again and again: what was acknowledged is there, byte for byte, what was
+//! not is made exactly once by its retry, and what was erased is not there any more; keys turn and sweeps run meanwhile.
 //!
 //! `CALLVAULT_KILLS` says how often (10 when it does not), `CALLVAULT_SEED` where the moments come from;
 //! `scripts/crash_campaign.sh` makes a thousand and keeps what they showed.
+
+mod erasing;
+mod wish;
 
 use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use callvault::{
-    client::{Client, ClientError, ClientFile, Code, Content, Retry},
-    proto::v1::{
-        BeginUploadRequest, Channel, CommitUploadRequest, Descriptor, ListRecordsRequest, PutMessageRequest,
-        PutRecordingSpec, Record, RecordQuery, UpdateRecordRequest, WriteUploadHeader, WriteUploadRequest,
-        record_service_client::RecordServiceClient, write_upload_request,
-    },
+    client::{Client, ClientError, ClientFile, Code, Retry},
+    proto::v1::{ListRecordsRequest, Record, RecordQuery},
 };
 use futures_util::TryStreamExt;
 use tokio::sync::Mutex;
 
 use crate::support::{Place, Server};
 
+use self::{
+    erasing::{Graves, is_gone},
+    wish::{Noise, What, Wish},
+};
+
 /// Things done at a time.
 const STREAMS: u64 = 6;
-/// Content of one call of a resumable upload.
-const PIECE: usize = 300_000;
 /// Longest time under load before a kill.
 const LONGEST_LOAD: Duration = Duration::from_millis(400);
 
@@ -42,38 +43,10 @@ fn what_was_acknowledged_survives_kill_9() {
         kills: number("CALLVAULT_KILLS", 10),
         seed: number("CALLVAULT_SEED", 1),
         book: Book::default(),
+        graves: Graves::default(),
         reads: AtomicU64::new(0),
     };
     tokio::runtime::Runtime::new().unwrap().block_on(campaign.run());
-}
-
-/// One thing that a client wants done, the same however often it is tried.
-#[derive(Clone, Debug)]
-struct Wish {
-    /// Request id, and the conversation that it alone is in.
-    name: String,
-    what: What,
-    /// What the server said was durable of an upload.
-    promised: Arc<AtomicI64>,
-}
-
-#[derive(Clone, Debug)]
-enum What {
-    Recording(Noise),
-    Message(Noise),
-    /// Of one call.
-    Batch(Vec<Noise>),
-    /// Written in pieces, by a client that finds its place again.
-    Resumable(Noise),
-    /// A recording, then a label on it.
-    Corrected(Noise),
-}
-
-/// Content that can be made again: a thousand kills acknowledge more of it than there is memory.
-#[derive(Clone, Copy, Debug)]
-struct Noise {
-    size: usize,
-    seed: u64,
 }
 
 /// What was acknowledged, and what nobody heard of again.
@@ -97,6 +70,7 @@ struct Campaign {
     kills: u64,
     seed: u64,
     book: Book,
+    graves: Graves,
     /// Of records, under load.
     reads: AtomicU64,
 }
@@ -117,13 +91,12 @@ impl Campaign {
             server = Server::start(&this.place.data());
             slowest_start = slowest_start.max(starting.elapsed());
             retried += this.make_good().await;
+            retried += this.make_erasures_good(&this.hands().await).await;
             checked += this.check_sample(round).await;
         }
+        let (records, tenants) = this.all_is_final(&this.hands().await).await;
+        let kept = this.check_all().await;
         let client = this.client("reader").await;
-        let kept = this.book.acknowledged.lock().await.clone();
-        for (id, kept) in &kept {
-            found(check(&client, id, kept).await, id);
-        }
         assert!(
             kept.len() as u64 >= this.kills,
             "only {} were acknowledged",
@@ -134,9 +107,15 @@ impl Campaign {
         drop(client);
         assert_eq!(server.stop(), Some(0));
         this.scrub();
+        // The bucket alone says the same.
+        std::fs::rename(this.place.data().join("index"), this.place.path("index.old")).unwrap();
+        let server = Server::start(&this.place.data());
+        this.check_all().await;
+        assert_eq!(server.stop(), Some(0));
         println!(
-            "{} kills, seed {}: {} records acknowledged and equal, {retried} unheard requests made good once, {} reads under load, \
-             {checked} checks between kills, {listed} listed, {} s, slowest start {} ms",
+            "{} kills, seed {}: {} records acknowledged and equal, {records} erased and {tenants} tenants, all final and gone, with the index \
+             and without it, {retried} unheard requests made good once, {} reads under load, {checked} checks between kills, {listed} \
+             listed, {} s, slowest start {} ms",
             this.kills,
             this.seed,
             kept.len(),
@@ -179,6 +158,11 @@ impl Campaign {
             })
             .collect();
         let reading = tokio::spawn(Arc::clone(self).read_until(Arc::clone(&stop), reader));
+        let hands = self.hands().await;
+        let (this, of_others, until) = (Arc::clone(self), hands.clone(), Arc::clone(&stop));
+        let erasing = tokio::spawn(async move { this.erase_until(&until, of_others).await });
+        let this = Arc::clone(self);
+        let turning = tokio::spawn(async move { this.turn_keys(round, hands).await });
         let longest = u64::try_from(LONGEST_LOAD.as_millis()).unwrap();
         tokio::time::sleep(Duration::from_millis(30) + self.moment(round, longest)).await;
         stop.store(true, Ordering::Release);
@@ -186,7 +170,9 @@ impl Campaign {
         for stream in streams {
             stream.await.unwrap();
         }
-        reading.await.unwrap();
+        for other in [reading, erasing, turning] {
+            other.await.unwrap();
+        }
     }
 
     /// Reads what was acknowledged so far, newest first, beside what is written.
@@ -200,6 +186,7 @@ impl Campaign {
             match check(&client, &id, &kept).await {
                 Ok(()) => drop(self.reads.fetch_add(1, Ordering::Relaxed)),
                 Err(error) if passes(&error) => {}
+                Err(error) if is_gone(&error) && self.is_doomed(&id).await => {}
                 Err(error) => panic!("{id}: {error}"),
             }
         }
@@ -283,7 +270,18 @@ impl Campaign {
         for (id, kept) in &sample {
             found(check(&client, id, kept).await, id);
         }
-        sample.len()
+        sample.len() + self.check_graves(&client, step).await
+    }
+
+    /// All that there is, and all that is not; returns the former.
+    async fn check_all(&self) -> BTreeMap<String, Kept> {
+        let client = self.client("reader").await;
+        let kept = self.book.acknowledged.lock().await.clone();
+        for (id, kept) in &kept {
+            found(check(&client, id, kept).await, id);
+        }
+        self.check_graves(&client, 1).await;
+        kept
     }
 
     /// A blob whose upload was cut before its row is an orphan, and so is what a cut group of messages left beside those that were
@@ -299,155 +297,6 @@ impl Campaign {
                 || line.contains("no row names some records of this blob")
         };
         assert!(findings.all(orphan), "{report}");
-    }
-}
-
-impl Wish {
-    async fn perform(&self, client: &Client, corrector: &Client) -> Result<Vec<(String, Kept)>, ClientError> {
-        let kept = |record: Record, content: &Noise, label: Option<String>| {
-            let conversation = self.name.clone();
-            (
-                record.record_id,
-                Kept {
-                    conversation,
-                    content: *content,
-                    label,
-                },
-            )
-        };
-        match &self.what {
-            What::Recording(content) => {
-                let record = client
-                    .put_recording(self.spec(), Content::bytes(content.bytes()), None)
-                    .await?;
-                Ok(vec![kept(record, content, None)])
-            }
-            What::Message(body) => {
-                let record = client.put_message(self.message(0, body)).await?;
-                Ok(vec![kept(record, body, None)])
-            }
-            What::Batch(bodies) => {
-                let requests = bodies
-                    .iter()
-                    .enumerate()
-                    .map(|(at, body)| self.message(at, body))
-                    .collect();
-                let answers = client.put_messages("dev", requests).await?;
-                let answers = answers.into_iter().zip(bodies);
-                answers
-                    .map(|(answer, body)| match answer {
-                        Ok(record) => Ok(kept(record, body, None)),
-                        Err(refusal) => Err(ClientError::Refused(Box::new(refusal))),
-                    })
-                    .collect()
-            }
-            What::Resumable(content) => {
-                let record = self.resume(client, &content.bytes()).await?;
-                Ok(vec![kept(record, content, None)])
-            }
-            What::Corrected(content) => {
-                let record = client
-                    .put_recording(self.spec(), Content::bytes(content.bytes()), None)
-                    .await?;
-                let corrected = corrector
-                    .update_record(self.correction(&record.record_id))
-                    .await?;
-                Ok(vec![kept(corrected, content, Some(self.name.clone()))])
-            }
-        }
-    }
-
-    /// Goes on where the server is, in calls of a piece each, and holds it to what it said was durable.
-    async fn resume(&self, client: &Client, content: &Bytes) -> Result<Record, ClientError> {
-        let mut calls = RecordServiceClient::new(client.channel());
-        let begin = BeginUploadRequest {
-            tenant_id: "dev".to_owned(),
-            descriptor: Some(self.descriptor(Channel::Voice)),
-            request_id: self.name.clone(),
-            ..BeginUploadRequest::default()
-        };
-        let mut upload = calls.begin_upload(begin).await?.into_inner().upload.unwrap();
-        let promised = self.promised.load(Ordering::Acquire);
-        if upload.record.is_none() {
-            assert!(
-                upload.durable_offset >= promised,
-                "{}: {} of {promised}",
-                self.name,
-                upload.durable_offset
-            );
-        }
-        let size = i64::try_from(content.len()).unwrap();
-        while upload.record.is_none() && upload.received_offset < size {
-            let from = usize::try_from(upload.received_offset).unwrap();
-            let header = write_upload_request::Payload::Header(WriteUploadHeader {
-                tenant_id: "dev".to_owned(),
-                upload_id: upload.upload_id.clone(),
-                offset: upload.received_offset,
-            });
-            let piece = content.slice(from..content.len().min(from + PIECE));
-            let messages =
-                [header, write_upload_request::Payload::Chunk(piece)].map(|payload| WriteUploadRequest {
-                    payload: Some(payload),
-                });
-            let written = calls.write_upload(futures_util::stream::iter(messages)).await?;
-            upload = written.into_inner().upload.unwrap();
-            self.promised.store(upload.durable_offset, Ordering::Release);
-        }
-        let commit = CommitUploadRequest {
-            tenant_id: "dev".to_owned(),
-            upload_id: upload.upload_id,
-            size_bytes: size,
-            expected_crc32c: Some(crc32c::crc32c(content)),
-            ..CommitUploadRequest::default()
-        };
-        Ok(calls.commit_upload(commit).await?.into_inner().record.unwrap())
-    }
-
-    fn spec(&self) -> PutRecordingSpec {
-        PutRecordingSpec {
-            tenant_id: "dev".to_owned(),
-            descriptor: Some(self.descriptor(Channel::Voice)),
-            request_id: self.name.clone(),
-            ..PutRecordingSpec::default()
-        }
-    }
-
-    fn message(&self, at: usize, body: &Noise) -> PutMessageRequest {
-        PutMessageRequest {
-            tenant_id: "dev".to_owned(),
-            descriptor: Some(self.descriptor(Channel::Chat)),
-            request_id: format!("{}-{at}", self.name),
-            body: body.bytes(),
-        }
-    }
-
-    fn correction(&self, record: &str) -> UpdateRecordRequest {
-        UpdateRecordRequest {
-            tenant_id: "dev".to_owned(),
-            record_id: record.to_owned(),
-            descriptor: Some(Descriptor {
-                labels: [("crash".to_owned(), self.name.clone())].into(),
-                ..Descriptor::default()
-            }),
-            update_mask: Some(prost_types::FieldMask {
-                paths: vec!["labels".to_owned()],
-            }),
-            request_id: format!("{}-label", self.name),
-            ..UpdateRecordRequest::default()
-        }
-    }
-
-    fn descriptor(&self, channel: Channel) -> Descriptor {
-        Descriptor {
-            conversation_id: self.name.clone(),
-            channel: channel.into(),
-            // Same for every try: the request's fingerprint covers it.
-            start_time: Some(prost_types::Timestamp {
-                seconds: 1_795_478_400,
-                nanos: 0,
-            }),
-            ..Descriptor::default()
-        }
     }
 }
 
@@ -492,19 +341,4 @@ async fn list(client: &Client, query: RecordQuery) -> Vec<Record> {
         ..ListRecordsRequest::default()
     };
     client.all_records(request).try_collect().await.unwrap()
-}
-
-impl Noise {
-    fn bytes(self) -> Bytes {
-        let mut state = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let words = std::iter::repeat_with(|| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        });
-        let mut bytes: Vec<u8> = words.take(self.size.div_ceil(8)).flatten().collect();
-        bytes.truncate(self.size);
-        bytes.into()
-    }
 }
