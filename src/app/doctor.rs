@@ -274,6 +274,7 @@ mod tests {
     const MAKE: How = How {
         may_make: true,
         rebuild: false,
+        move_to: None,
     };
 
     async fn of_copies(config: &Config) -> (Weight, String) {
