@@ -298,6 +298,9 @@ const GRACE_HOURS: u32 = 14 * 24;
 pub struct Keys {
     /// Age at which a tenant's key is rotated by itself; 0 for never.
     pub rotate_after_days: u32,
+    /// Age at which a tenant's key, or a root epoch, wraps nothing new any more; 0 for never. Two years is what NIST SP 800-57
+    /// allows. More than `rotate_after_days`.
+    pub wrap_for_days: u32,
     /// How often the region is swept when something was shredded: what makes it final. At least 1; with the longest grace (14
     /// days) and what the provider takes to destroy a key it may not exceed the month that the law gives (GDPR Art. 12(3)).
     pub sweep_every_hours: u32,
@@ -309,6 +312,7 @@ impl Default for Keys {
     fn default() -> Self {
         Self {
             rotate_after_days: 90,
+            wrap_for_days: 730,
             sweep_every_hours: 24,
             serve_without_root_seconds: 24 * 3_600,
         }
@@ -321,7 +325,22 @@ impl Keys {
         Duration::from_secs(self.serve_without_root_seconds)
     }
 
+    /// How long a key wraps others, if there is an end to it.
+    pub fn wrap_for(&self) -> Option<Duration> {
+        let days = u64::from(self.wrap_for_days);
+        (days > 0).then(|| Duration::from_secs(days * 24 * 3_600))
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
+        if self.wrap_for_days > 0 && self.wrap_for_days <= self.rotate_after_days {
+            return Err(ConfigError::value(
+                "keys.wrap_for_days",
+                format!(
+                    "must be 0 or more than keys.rotate_after_days ({}), or keys are refused before they are rotated",
+                    self.rotate_after_days
+                ),
+            ));
+        }
         let seconds = self.serve_without_root_seconds;
         // The provider is asked every minute: one lost answer must not stop a vault.
         at_least_in("keys", "serve_without_root_seconds", seconds, 300)?;

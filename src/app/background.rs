@@ -106,7 +106,11 @@ async fn rotate_keys(vault: Arc<Vault>, after_days: u32) {
     let mut hourly = every(KEYS, KEYS);
     loop {
         hourly.tick().await;
-        match vault.rotate_due_keys(i64::from(after_days) * DAY_MICROS).await {
+        let age = i64::from(after_days) * DAY_MICROS;
+        if let Err(error) = vault.turn_due_epoch(age).await {
+            tracing::warn!(%error, "an old root epoch is not turned; tried again in an hour");
+        }
+        match vault.rotate_due_keys(age).await {
             Ok(begun) => tracing::debug!(begun, "keys that have reached their age are rotated"),
             Err(error) => tracing::warn!(%error, "old keys were not looked for; tried again in an hour"),
         }

@@ -113,6 +113,9 @@ impl OpenVault {
         opened
             .vault
             .serve_without_root_for(config.keys.serve_without_root());
+        if let Some(longest) = config.keys.wrap_for() {
+            opened.vault.wrap_for(longest);
+        }
         if let Some(replayed) = &opened.replayed {
             tracing::info!(
                 leaves = replayed.leaves,

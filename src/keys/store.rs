@@ -62,6 +62,9 @@ pub enum KeyStoreError {
     /// A row that cannot be what was written, or whose MAC is wrong.
     #[error("a key row failed authentication")]
     Corrupt,
+    /// The key has wrapped others for as long as it may: it only opens from now on.
+    #[error("the key is too old to wrap anything what={0}")]
+    TooOld(&'static str),
     /// It cannot be asked now.
     #[error("the key store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -149,6 +149,13 @@ impl From<KeyError> for Error {
                 "keys cannot be read or written now; try again",
             )
             .because(error),
+            KeyError::Store(KeyStoreError::TooOld(what)) => {
+                let text = format!(
+                    "what would seal this is older than `keys.wrap_for_days` allows, so nothing new is sealed under it; rotate it \
+                     (`callvault keys rotate` a tenant's, `callvault root rotate` the region's) what={what}"
+                );
+                Self::new(Kind::WrongState, "KEY_TOO_OLD", text).because(error)
+            }
             KeyError::Superseded => Self::new(
                 Kind::Conflict,
                 "CONFLICT",

@@ -1,6 +1,9 @@
 //! Key rows over the index, key leaves over the ledger.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
 use async_trait::async_trait;
 
@@ -9,19 +12,20 @@ use crate::{
         clock::Clock,
         ids::{PageId, TenantId},
     },
-    index::{Change, Expect, Index, IndexError, Key, Scope},
+    index::{Change, Expect, Index, IndexError, Key, Range, Scan, Scope},
     keys::store::{KeyStore, KeyStoreError, Reserved, StoredKeyring, StoredPage, StoredTenantKey},
     ledger::{
         leaf,
         outbox::{Ledger, Until},
     },
-    proto::storage::{OpenPageRow, PageRow, TenantKeyRow, TenantRow, state_leaf::Body},
+    proto::storage::{EpochRow, OpenPageRow, PageRow, TenantKeyRow, TenantRow, state_leaf::Body},
 };
 
 use super::{apply, rows::RowCodec};
 
 /// How often a page is looked up whose key is rotated meanwhile.
 const LOOKS: u32 = 4;
+const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 /// Slots of a page.
 const SLOTS: u32 = crate::crypto::page::SLOTS as u32;
 
@@ -31,9 +35,26 @@ pub(crate) struct IndexKeyStore {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) rows: RowCodec,
     pub(crate) clock: Arc<dyn Clock>,
+    /// How long a key may wrap others, in microseconds.
+    pub(crate) wraps_for: Arc<AtomicI64>,
 }
 
 impl IndexKeyStore {
+    /// Refuses to let a key wrap anything that has done so for too long, and warns some time before.
+    ///
+    /// Source: NIST SP 800-57 part 1, section 5.3.6, originator-usage period of a key-wrapping key: at most two years.
+    fn may_wrap(&self, what: &'static str, tenant: &str, created_micros: i64) -> Result<(), KeyStoreError> {
+        let longest = self.wraps_for.load(Ordering::Relaxed);
+        let age = self.clock.now().micros().saturating_sub(created_micros);
+        if age > longest {
+            return Err(KeyStoreError::TooOld(what));
+        }
+        if age > longest / 10 * 9 {
+            tracing::warn!(what, %tenant, days = age / DAY_MICROS, "a key is nearly too old to wrap anything; rotate it");
+        }
+        Ok(())
+    }
+
     async fn read<M: prost::Message + Default>(&self, key: &Key) -> Result<Option<M>, KeyStoreError> {
         let Some(value) = self.index.get(key).await.map_err(unavailable)? else {
             return Ok(None);
@@ -170,6 +191,12 @@ impl KeyStore for IndexKeyStore {
         month: u32,
         count: u16,
     ) -> Result<Option<Reserved>, KeyStoreError> {
+        let owner: Option<TenantRow> = self.read(&Key::Tenant(tenant.clone())).await?;
+        if let Some(owner) = owner {
+            let version = Key::TenantKey(tenant.clone(), owner.current_key_version);
+            let key: TenantKeyRow = self.read(&version).await?.ok_or(KeyStoreError::Corrupt)?;
+            self.may_wrap("tenant key", tenant.as_str(), key.created_micros)?;
+        }
         self.take(
             Key::OpenPage(tenant.clone(), class.to_owned(), month),
             u32::from(count),
@@ -178,6 +205,17 @@ impl KeyStore for IndexKeyStore {
     }
 
     async fn reserve_region(&self) -> Result<Option<(PageId, u16)>, KeyStoreError> {
+        let newest = Scan {
+            range: Range::Epochs,
+            reverse: true,
+            after: None,
+            limit: 1,
+        };
+        for row in self.index.scan(&newest).await.map_err(unavailable)? {
+            let epoch = self.rows.open::<EpochRow>(&row.key, &row.value);
+            let epoch = epoch.map_err(|_| KeyStoreError::Corrupt)?;
+            self.may_wrap("root epoch", "", epoch.created_micros)?;
+        }
         let taken = self.take(Key::Meta(apply::OPEN_REGION_PAGE), 1).await?;
         Ok(taken.map(|r| (r.page, r.slots.start)))
     }

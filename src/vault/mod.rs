@@ -35,7 +35,10 @@ mod update;
 mod uploads;
 mod verify;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicI64},
+};
 
 use crate::{
     blob::store::BlobStore,
@@ -90,6 +93,8 @@ pub struct Vault {
     anchoring: Arc<open::Anchoring>,
     /// An epoch lives whose provider is not in the configuration.
     without_provider: AtomicBool,
+    /// How long a key may wrap others, in microseconds.
+    wraps_for: Arc<AtomicI64>,
     key_work: rotation::Work,
     streams: streams::Streams,
     erasing: erasure::Erasing,

@@ -6,7 +6,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64},
+    },
 };
 
 use async_trait::async_trait;
@@ -428,11 +431,13 @@ fn assemble(
         clock: Arc::clone(&parts.clock),
         observer: Arc::clone(&anchoring) as _,
     });
+    let wraps_for = Arc::new(AtomicI64::new(i64::MAX));
     let key_store = IndexKeyStore {
         index: Arc::clone(&parts.index),
         ledger: Arc::clone(&ledger),
         rows: rows.clone(),
         clock: Arc::clone(&parts.clock),
+        wraps_for: Arc::clone(&wraps_for),
     };
     let keys = Keys::new(
         realm.clone(),
@@ -463,6 +468,7 @@ fn assemble(
         providers: parts.providers.clone(),
         anchoring,
         without_provider: AtomicBool::new(false),
+        wraps_for,
         key_work: rotation::Work::default(),
         streams: Streams::default(),
         erasing: Erasing::default(),

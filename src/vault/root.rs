@@ -27,6 +27,13 @@ impl Vault {
         self.keys.standing().bound(micros);
     }
 
+    /// How long a tenant's key or a root epoch may wrap others after it was made; for ever until somebody says otherwise. After
+    /// that it only opens: what needs a new key is refused (`KEY_TOO_OLD`) until it is rotated.
+    pub fn wrap_for(&self, longest: Duration) {
+        let micros = i64::try_from(longest.as_micros()).unwrap_or(i64::MAX);
+        self.wraps_for.store(micros, Ordering::Relaxed);
+    }
+
     /// How long ago the root provider last gave the current epoch's key.
     pub fn root_silence(&self) -> Duration {
         let micros = self.keys.standing().silent_micros();

@@ -168,7 +168,10 @@ pub(super) async fn follow(session: &Session, begun: KeyOperation, no_wait: bool
         terminal::say(terminal::columns(&rows))?;
     }
     if ended.state() == KeyOperationState::Failed {
-        return Err(CliError::failed(format!("it failed reason={}", ended.reason)));
+        return Err(CliError::failed(format!(
+            "{} reason={}",
+            ended.detail, ended.reason
+        )));
     }
     Ok(())
 }

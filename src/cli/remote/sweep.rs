@@ -61,7 +61,10 @@ impl Run {
         bar.finish_and_clear();
         tell(&session, &ended)?;
         if ended.state() == SweepState::Failed {
-            return Err(CliError::failed(format!("it failed reason={}", ended.reason)));
+            return Err(CliError::failed(format!(
+                "{} reason={}",
+                ended.detail, ended.reason
+            )));
         }
         Ok(())
     }

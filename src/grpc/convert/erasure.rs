@@ -143,6 +143,7 @@ pub(in crate::grpc) fn sweep_to_proto(
         pages_total: count(operation.total),
         epoch: operation.result.map_or(0, count),
         reason: operation.reason.clone().unwrap_or_default(),
+        detail: operation.detail.clone().unwrap_or_default(),
         scheduled_epochs: scheduled.0.iter().map(|epoch| count(*epoch)).collect(),
         scheduled_time: scheduled.1.map(moment_to_proto),
     }

@@ -71,6 +71,7 @@ pub(in crate::grpc) fn operation_to_proto(operation: &KeyOperation) -> v1::KeyOp
         end_time: operation.ended.map(moment_to_proto),
         result: operation.result.map_or(0, count),
         reason: operation.reason.clone().unwrap_or_default(),
+        detail: operation.detail.clone().unwrap_or_default(),
     }
 }
 

@@ -30,6 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const NOTE_EVERY: u64 = 1_024;
 /// Operations read at once.
 const BATCH: usize = 100;
+/// Characters of an error's text that a row keeps: rows stay below 1 KiB.
+const DETAIL_CHARS: usize = 600;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,8 +86,10 @@ pub struct KeyOperation {
     pub ended: Option<Timestamp>,
     /// The version or epoch that it made.
     pub result: Option<u64>,
-    /// Why it does not get on, while it does not.
+    /// Why it does not get on, while it does not: an error's reason.
     pub reason: Option<String>,
+    /// The error's text, which says what to do.
+    pub detail: Option<String>,
     request_mac: Vec<u8>,
 }
 
@@ -104,6 +108,7 @@ impl KeyOperation {
             ended: None,
             result: None,
             reason: None,
+            detail: None,
             request_mac: Vec::new(),
         }
     }
@@ -272,6 +277,7 @@ impl Vault {
             ended: None,
             result: None,
             reason: None,
+            detail: None,
             request_mac: mac,
             work,
         };
@@ -398,6 +404,7 @@ impl Vault {
             },
             ended: gone.then(|| self.clock.now()),
             reason: Some(error.reason.to_owned()),
+            detail: Some(shown(error)),
             ..operation.clone()
         };
         // An operation that was done while its answer was lost must not run again.
@@ -449,6 +456,7 @@ impl Vault {
             done,
             total,
             reason: None,
+            detail: None,
             ..operation.clone()
         };
         let change = Change {
@@ -472,6 +480,7 @@ pub(in crate::vault) fn done_row(
         ended: Some(at),
         result: Some(result),
         reason: None,
+        detail: None,
         ..operation.clone()
     };
     row(rows, &ended)
@@ -517,6 +526,7 @@ pub(in crate::vault) fn begun_row(
         ended: None,
         result: None,
         reason: None,
+        detail: None,
         request_mac: body.request_mac.to_vec(),
     };
     Some(row(rows, &operation))
@@ -553,8 +563,18 @@ pub(super) fn parse(rows: &RowCodec, row: &Row) -> Result<KeyOperation, Error> {
         ended: super::moment(message.ended_micros),
         result: (message.result != 0).then_some(message.result),
         reason: Some(message.reason).filter(|reason| !reason.is_empty()),
+        detail: Some(message.detail).filter(|detail| !detail.is_empty()),
         request_mac: message.request_mac.to_vec(),
     })
+}
+
+/// The text of an error, short enough for a row.
+fn shown(error: &Error) -> String {
+    let mut text = error.to_string();
+    if let Some((end, _)) = text.char_indices().nth(DETAIL_CHARS) {
+        text.truncate(end);
+    }
+    text
 }
 
 fn row(rows: &RowCodec, operation: &KeyOperation) -> Row {
@@ -574,6 +594,7 @@ fn row(rows: &RowCodec, operation: &KeyOperation) -> Row {
         ended_micros: operation.ended.map_or(0, Timestamp::micros),
         result: operation.result.unwrap_or(0),
         reason: operation.reason.clone().unwrap_or_default(),
+        detail: operation.detail.clone().unwrap_or_default(),
     };
     rows.row(Key::KeyOperation(operation.id), &message)
 }

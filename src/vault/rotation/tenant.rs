@@ -271,6 +271,19 @@ impl Vault {
         Ok(begun)
     }
 
+    /// Begins to turn the root epoch if it is older than `age_micros`. Returns whether it was.
+    ///
+    /// # Errors
+    /// What index or bucket answered.
+    pub async fn turn_due_epoch(&self, age_micros: i64) -> Result<bool, Error> {
+        let (newest, _) = self.newest_epoch().await?;
+        let due = newest.created_micros <= self.clock.now().plus_micros(-age_micros).micros();
+        if due {
+            self.rotate_root_epoch(leaf::SYSTEM, None).await?;
+        }
+        Ok(due)
+    }
+
     async fn rotate_if_due(
         &self,
         tenant: &TenantId,

@@ -228,6 +228,9 @@ async fn a_tenant_whose_page_is_lost_blocks_the_region_until_it_is_erased() {
     let second = vault.request_erasure(second).await.unwrap();
     let begun = vault.run_sweep("keys", None).await.unwrap();
     assert_eq!(stopped(&vault, &begun).await, "PAGE_DAMAGED");
+    let told = vault.key_operation(&begun.id, |_| true).await.unwrap().detail;
+    let told = told.unwrap();
+    assert!(told.contains("tenant=dev page="), "{told}");
     let now = vault.erasure(&other, &second.id).await.unwrap();
     assert_eq!(now.content_final, None, "the region waits");
     let whole = vault.request_erasure(erase(Target::Tenant)).await.unwrap();

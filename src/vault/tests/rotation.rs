@@ -467,3 +467,41 @@ async fn an_epoch_whose_making_was_cut_short_is_destroyed_and_its_number_left_ou
     assert_eq!(read(world.vault(), record.id).await, b"kept");
     world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_too_old_opens_and_wraps_nothing_new() {
+    const YEAR: i64 = 365 * 24 * 3_600 * 1_000_000;
+    let bench = Bench::new().await;
+    let index = Arc::new(MemoryIndex::default());
+    let opened = bench.open(&index).await;
+    make_tenant(&opened.vault).await;
+    let record = put(&opened.vault, "r-1", b"before").await;
+    opened.close().await;
+    bench.clock.advance(2 * YEAR + 1);
+
+    // Nothing is refused where nobody says when.
+    let opened = bench.open(&index).await;
+    put(&opened.vault, "r-2", b"after").await;
+    opened.close().await;
+    let opened = bench.open(&index).await;
+    let vault = &opened.vault;
+    vault.wrap_for(Duration::from_micros(2 * YEAR as u64));
+    let refused = vault.begin_put(spec("r-3")).await.unwrap_err();
+    assert_eq!((refused.kind, refused.reason), (Kind::WrongState, "KEY_TOO_OLD"));
+    let refused = vault
+        .create_tenant("admin", &"acme".parse().unwrap(), TenantSettings::default(), None)
+        .await;
+    assert_eq!(refused.unwrap_err().reason, "KEY_TOO_OLD");
+    assert_eq!(read(vault, record.id).await, b"before", "what there is opens");
+
+    assert!(vault.turn_due_epoch(YEAR).await.unwrap());
+    let begun = vault.key_operations(None, 10, |_| true).await.unwrap().0;
+    assert_eq!(ended(vault, &begun[0]).await.state, OperationState::Succeeded);
+    assert!(!vault.turn_due_epoch(YEAR).await.unwrap());
+    let refused = vault.begin_put(spec("r-3")).await.unwrap_err();
+    assert_eq!(refused.reason, "KEY_TOO_OLD", "its own key is as old");
+    rotate(vault).await;
+    let next = put(vault, "r-3", b"again").await;
+    assert_eq!(read(vault, next.id).await, b"again");
+    opened.close().await;
+}

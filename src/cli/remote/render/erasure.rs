@@ -111,6 +111,7 @@ pub(in crate::cli::remote) fn sweep(sweep: &Sweep) -> String {
     rows.add("ended", time(sweep.end_time.as_ref()));
     rows.add("epoch", some(sweep.epoch));
     rows.add("reason", &sweep.reason);
+    rows.add("detail", &sweep.detail);
     let scheduled: Vec<_> = sweep.scheduled_epochs.iter().map(i64::to_string).collect();
     rows.add("scheduled epochs", scheduled.join(" "));
     rows.add("destroyed by", time(sweep.scheduled_time.as_ref()));
