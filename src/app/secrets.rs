@@ -138,7 +138,7 @@ async fn a_life_of_keys() {
     let config = Config::dev(&place.join("data"), ([127, 0, 0, 1], 0).into()).unwrap();
     let make = How {
         may_make: true,
-        rebuild: false,
+        ..How::default()
     };
     let open = OpenVault::open(&config, make).await.unwrap();
     let vault = Arc::clone(&open.opened.vault);
