@@ -47,6 +47,9 @@ pub struct Config {
     pub region: Region,
     /// The bucket.
     pub store: Store,
+    /// Another bucket, for copies of what the keys are made again from.
+    #[serde(default)]
+    pub recovery_store: Option<Store>,
     /// Absent in dev mode, which makes its own.
     pub tls: Option<Tls>,
     /// Who may call.
@@ -84,6 +87,40 @@ pub enum Store {
     Local(PathBuf),
     /// A bucket that speaks S3.
     S3(Box<S3>),
+}
+
+impl Store {
+    fn check(&self, table: &str, root_lies_in: &dyn Fn(&Path) -> bool) -> Result<(), ConfigError> {
+        match self {
+            Self::Local(dir) if root_lies_in(dir) => Err(ConfigError::value(
+                "root",
+                format!("must lie outside {table}.local"),
+            )),
+            Self::Local(_) => Ok(()),
+            Self::S3(s3) => s3.check(&format!("{table}.s3")),
+        }
+    }
+}
+
+/// A path without `.` and `..`, and without the links that are there: two spellings of a directory are one.
+fn lexical(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // What is not there yet lies below what is.
+    let there = whole.ancestors().find_map(|above| {
+        let real = above.canonicalize().ok()?;
+        Some((real, whole.strip_prefix(above).ok()?.to_owned()))
+    });
+    let (mut plain, rest) = there.unwrap_or_else(|| (PathBuf::new(), whole.clone()));
+    for part in rest.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                plain.pop();
+            }
+            std::path::Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 /// Files of PEM; read at start and again on SIGHUP.
@@ -396,6 +433,7 @@ impl Config {
                 country: "MX".to_owned(),
             },
             store: Store::Local(data.join("bucket")),
+            recovery_store: None,
             tls: None,
             principals: Vec::new(),
             limits: Limits::default(),
@@ -508,13 +546,35 @@ impl Config {
                 "must lie outside data, so that a backup of data never holds the keys that open it",
             ));
         }
-        match &self.store {
-            Store::Local(store) if lies_in(store) => {
-                Err(ConfigError::value("root", "must lie outside store.local"))
+        self.store.check("store", &lies_in)?;
+        match &self.recovery_store {
+            Some(copies) => {
+                copies.check("recovery_store", &lies_in)?;
+                self.check_apart(copies)
             }
-            Store::Local(_) => Ok(()),
-            Store::S3(s3) => s3.check(),
+            None => Ok(()),
         }
+    }
+
+    /// Who loses the one must not lose the other with it.
+    fn check_apart(&self, copies: &Store) -> Result<(), ConfigError> {
+        let (key, message) = match (&self.store, copies) {
+            (Store::Local(store), Store::Local(copies)) => {
+                let (store, copies) = (lexical(store), lexical(copies));
+                if !store.starts_with(&copies) && !copies.starts_with(&store) {
+                    return Ok(());
+                }
+                (
+                    "local",
+                    "must be another directory than store.local, neither in it nor around it",
+                )
+            }
+            (Store::S3(store), Store::S3(copies)) if store.is_same_place(copies) => {
+                ("s3.bucket", "must be another bucket than store.s3.bucket")
+            }
+            _ => return Ok(()),
+        };
+        Err(ConfigError::value(format!("recovery_store.{key}"), message))
     }
 
     fn check_country(&self) -> Result<(), ConfigError> {

@@ -384,3 +384,52 @@ fn a_missing_file_is_named() {
     let err = Config::load(Path::new("/nowhere/callvault.toml")).unwrap_err();
     assert!(err.to_string().contains("/nowhere/callvault.toml"));
 }
+
+#[test]
+fn a_recovery_store_is_another_place_than_the_store() {
+    let parse = |store: &str, copies: &str| {
+        let text = SMALLEST.replace("{ local = \"/s\" }", store);
+        Config::parse(&format!("recovery_store = {copies}\n{text}"))
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let real = dir.path().join("real");
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, dir.path().join("link")).unwrap();
+    let local = |path: &Path| format!("{{ local = {path:?} }}");
+    let (s, c) = ("{ local = \"/s\" }", "{ local = \"/c\" }");
+    let calls = "{ s3 = { bucket = \"calls\" } }";
+    let other = "{ s3 = { bucket = \"copies\", region = \"eu-south-2\" } }";
+    let here = "{ s3 = { bucket = \"calls\", endpoint = \"https://s3.example.com\" } }";
+    for (store, copies) in [(s, c), (s, calls), (calls, c), (calls, other), (calls, here)] {
+        let config = parse(store, copies).unwrap();
+        assert!(config.recovery_store.is_some());
+    }
+    let again = "{ s3 = { bucket = \"calls\", region = \"eu-south-2\", attempts = 2 } }";
+    let slash = "{ s3 = { bucket = \"calls\", endpoint = \"https://S3.example.com/\" } }";
+    for (store, copies, key) in [
+        (s, s, "local"),
+        (s, "{ local = \"/s/copies\" }", "local"),
+        ("{ local = \"/s/bucket\" }", s, "local"),
+        (s, "{ local = \"/c/../s/.\" }", "local"),
+        (
+            &local(&real.join("s")),
+            &local(&dir.path().join("link/s")),
+            "local",
+        ),
+        (calls, again, "s3.bucket"),
+        (here, slash, "s3.bucket"),
+        (s, "{ s3 = { bucket = \"c\" } }", "s3.bucket"),
+        (s, "{ s3 = { bucket = \"calls\", attempts = 0 } }", "s3.attempts"),
+    ] {
+        let refused = parse(store, copies).unwrap_err().to_string();
+        assert!(
+            refused.starts_with(&format!("recovery_store.{key}: ")),
+            "{copies} -> {refused}"
+        );
+    }
+    let refused = parse(s, "{ local = \"/\" }").unwrap_err().to_string();
+    assert!(
+        refused.starts_with("root: must lie outside recovery_store.local"),
+        "{refused}"
+    );
+}

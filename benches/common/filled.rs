@@ -252,5 +252,6 @@ fn settings(dir: &Path, clock: &dyn Clock, rng: &dyn Rng) -> Result<VaultSetting
         index_id: IndexId::mint(clock.now(), rng)?,
         take_over: false,
         uploads: UploadSettings::new(Arc::new(Directory::open(&dir.join("spool"))?)),
+        recovery: None,
     })
 }

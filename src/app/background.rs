@@ -127,14 +127,19 @@ async fn carry_out_erasures(vault: Arc<Vault>) {
     }
 }
 
-/// Makes final what was shredded, if anything was.
+/// Makes final what was shredded, if anything was; if not, what has come since the last time is secured all the same.
 async fn sweep(vault: Arc<Vault>, every_hours: u32) {
     let period = Duration::from_secs(3_600 * u64::from(every_hours));
     let mut ticks = every(FIRST_SWEEP.min(period), period);
     loop {
         ticks.tick().await;
         match vault.sweep_if_due().await {
-            Ok(begun) => tracing::debug!(begun, "what was shredded was looked for"),
+            Ok(true) => tracing::debug!("the region is swept"),
+            Ok(false) => {
+                if let Err(error) = vault.back_up_key_state().await {
+                    tracing::error!(%error, cause = error.source.as_deref().map(|cause| causes(cause)), "the recovery store is not as new as the bucket");
+                }
+            }
             Err(error) => tracing::warn!(%error, "the region was not swept; tried again when it is due"),
         }
     }

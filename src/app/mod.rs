@@ -13,9 +13,11 @@
 
 mod background;
 mod dev;
+mod doctor;
 mod harden;
 mod index;
 mod instance;
+mod late;
 mod lock;
 mod offline;
 mod root;
@@ -38,6 +40,7 @@ use crate::{
 };
 
 pub use dev::{CLIENT_FILE, TENANT as DEV_TENANT};
+pub use doctor::{Finding, Weight, examine};
 pub use harden::harden;
 pub use instance::{Instance, Mode};
 pub use offline::{Offline, Rebuilt};

@@ -13,7 +13,7 @@ use crate::{
     domain::clock::{Clock, Rng, SystemClock},
 };
 
-use super::AppError;
+use super::{AppError, late::Late};
 
 /// About how long to wait before a request is repeated; doubles from there.
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -27,7 +27,28 @@ pub(super) async fn open(
     clock: &Arc<dyn Clock>,
     rng: &Arc<dyn Rng>,
 ) -> Result<Arc<dyn BlobStore>, AppError> {
-    match &config.store {
+    open_one(&config.store, clock, rng).await
+}
+
+/// The second bucket, if there is one: reached when it is first asked for something.
+pub(super) fn recovery(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    rng: &Arc<dyn Rng>,
+) -> Option<Arc<dyn BlobStore>> {
+    let (place, clock, rng) = (config.recovery_store.clone()?, Arc::clone(clock), Arc::clone(rng));
+    Some(Arc::new(Late::new(move || {
+        let (place, clock, rng) = (place.clone(), Arc::clone(&clock), Arc::clone(&rng));
+        Box::pin(async move { open_one(&place, &clock, &rng).await })
+    })))
+}
+
+pub(super) async fn open_one(
+    store: &Store,
+    clock: &Arc<dyn Clock>,
+    rng: &Arc<dyn Rng>,
+) -> Result<Arc<dyn BlobStore>, AppError> {
+    match store {
         Store::Local(path) => {
             let store = LocalStore::open(path, Arc::clone(clock), Arc::clone(rng)).await?;
             Ok(Arc::new(store))

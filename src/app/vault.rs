@@ -80,6 +80,12 @@ impl OpenVault {
         let store = store::open(config, &clock, &rng).await?;
         check_root(&*store, config, how).await?;
         let root = root::open(config, how.move_to, &rng).await?;
+        let recovery = store::recovery(config, &clock, &rng);
+        if recovery.is_none() {
+            tracing::warn!(
+                "there is no recovery_store: a bucket that loses its key state after a sweep cannot be opened again; `callvault doctor` says more"
+            );
+        }
         let spool = config.data.join("spool");
         let settings = VaultSettings {
             region: config.region()?,
@@ -96,12 +102,13 @@ impl OpenVault {
                     .unwrap_or(i64::MAX)
                     .saturating_mul(1_000_000),
             },
+            recovery: recovery.map(patient),
         };
         let (data, cache_bytes) = (config.data.clone(), config.index.cache_bytes);
         let index = tokio::task::spawn_blocking(move || index::open(&data, cache_bytes))
             .await
             .map_err(std::io::Error::other)??;
-        let store = Arc::new(Patient::new(store, Patience::default()));
+        let store = patient(store);
         let opened = Vault::open(settings, store, Arc::new(index), root, clock, rng).await?;
         opened
             .vault
@@ -123,6 +130,10 @@ impl OpenVault {
         self.opened.close().await;
         drop(self.lock);
     }
+}
+
+fn patient(store: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
+    Arc::new(Patient::new(store, Patience::default()))
 }
 
 /// A bucket with a vault in it needs its own root: a new one would only hide the loss. That a directory is empty is seen here;

@@ -1,5 +1,6 @@
 //! Stored objects: what a store promises ([`store`]), how it is held to it (`suite`), and the stores themselves.
 
+pub mod copy;
 pub mod format;
 pub mod local;
 pub mod patient;

@@ -88,40 +88,52 @@ impl S3 {
         self.path_style.unwrap_or_else(|| self.endpoint.is_some())
     }
 
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        self.check_bucket()?;
+    /// Whether both are one bucket, as far as names tell: one endpoint may have several.
+    pub(super) fn is_same_place(&self, other: &Self) -> bool {
+        let host = |s3: &Self| {
+            let endpoint = s3.endpoint.as_deref().unwrap_or_default().to_ascii_lowercase();
+            let host = endpoint.split_once("://").map(|(_, host)| host.to_owned());
+            host.unwrap_or(endpoint).trim_end_matches('/').to_owned()
+        };
+        self.bucket == other.bucket && host(self) == host(other)
+    }
+
+    pub(super) fn check(&self, table: &str) -> Result<(), ConfigError> {
+        self.check_bucket(table)?;
         check_endpoint(
-            "store.s3",
+            table,
             self.endpoint.as_deref(),
             self.ca_file.is_some(),
             self.allow_http,
         )?;
-        self.check_tags()?;
-        check_region("store.s3", &self.region)?;
-        let least = |key: &str, value, least| at_least_in("store.s3", key, value, least);
+        self.check_tags(table)?;
+        check_region(table, &self.region)?;
+        let least = |key: &str, value, least| at_least_in(table, key, value, least);
         least("attempts", u64::from(self.attempts), 1)?;
-        at_most_in("store.s3", "attempts", u64::from(self.attempts), 10)?;
+        at_most_in(table, "attempts", u64::from(self.attempts), 10)?;
         least("connect_seconds", self.connect_seconds, 1)?;
         least("read_seconds", self.read_seconds, 1)?;
         // Else no answer could be waited for as long as read_seconds says.
         least("operation_seconds", self.operation_seconds, self.read_seconds)?;
-        at_most_in("store.s3", "operation_seconds", self.operation_seconds, 3_600)
+        at_most_in(table, "operation_seconds", self.operation_seconds, 3_600)
     }
 
-    fn check_bucket(&self) -> Result<(), ConfigError> {
+    fn check_bucket(&self, table: &str) -> Result<(), ConfigError> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
         if (3..=63).contains(&self.bucket.len()) && self.bucket.bytes().all(plain) {
             return Ok(());
         }
         refuse(
+            table,
             "bucket",
             "must be a bucket's name: 3 to 63 letters, digits, dots and hyphens",
         )
     }
 
-    fn check_tags(&self) -> Result<(), ConfigError> {
+    fn check_tags(&self, table: &str) -> Result<(), ConfigError> {
         if self.tags.len() > TAGS_MAX {
             return refuse(
+                table,
                 "tags",
                 "must be at most 5: S3 has room for ten, and the vault will need some",
             );
@@ -134,6 +146,7 @@ impl S3 {
             let key_fits = (1..=128).contains(&key.len()) && !key.starts_with("aws:");
             if !key_fits || value.len() > 256 || !plain(key) || !plain(value) {
                 return refuse(
+                    table,
                     "tags",
                     "must have keys of 1 to 128 and values of at most 256 letters, digits, spaces and + - = . _ : / @",
                 );
@@ -143,8 +156,8 @@ impl S3 {
     }
 }
 
-fn refuse(key: &str, message: &str) -> Result<(), ConfigError> {
-    Err(ConfigError::value(format!("store.s3.{key}"), message))
+fn refuse(table: &str, key: &str, message: &str) -> Result<(), ConfigError> {
+    Err(ConfigError::value(format!("{table}.{key}"), message))
 }
 
 /// What requests are signed for.

@@ -84,8 +84,15 @@ pub fn proves(stage: Stage) -> Vec<String> {
     [destroyed, never, stated].map(str::to_owned).to_vec()
 }
 
-/// Copies that may be left. `dead` is when the root epochs were destroyed, or by when they have to be; `providers` hold them.
-pub fn residual_copies(stage: Stage, dead: &str, pending: bool, providers: &[String]) -> Vec<Residual> {
+/// Copies that may be left. `dead` is when the root epochs were destroyed, or by when they have to be; `providers` hold them;
+/// `recovery` says whether the vault copies its key state to a second store.
+pub fn residual_copies(
+    stage: Stage,
+    dead: &str,
+    pending: bool,
+    recovery: bool,
+    providers: &[String],
+) -> Vec<Residual> {
     let keys = match stage {
         Stage::Effective => {
             "the sweep that follows: it destroys the root epochs that old key states open with"
@@ -131,6 +138,15 @@ pub fn residual_copies(stage: Stage, dead: &str, pending: bool, providers: &[Str
             dead,
         ),
     ];
+    if recovery {
+        all.push(of(
+            "key states and logs in the vault's recovery store",
+            "copies, sealed as in the bucket; no content and no descriptor is among them. After each sweep those that no living key opens are \
+             deleted; the logs stay",
+            keys,
+            dead,
+        ));
+    }
     all.extend(
         providers
             .iter()

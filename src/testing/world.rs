@@ -5,6 +5,7 @@
 //! <root>/root       the file root
 //! <root>/index      sled, or nothing when the index is kept in memory
 //! <root>/spool      unfinished uploads, behind another plan of faults
+//! <root>/recovery   the recovery store, behind a third plan of faults, if the world has one
 //! ```
 
 use std::{
@@ -73,6 +74,10 @@ pub struct World {
     pub rng: SeededRng,
     /// What goes wrong with its store.
     pub faults: Faults,
+    /// Whether it has a recovery store, from the next start on.
+    pub has_recovery: bool,
+    /// What goes wrong with that.
+    pub recovery_faults: Faults,
     /// What goes wrong with the disk of its spool.
     pub disk_faults: DiskFaults,
     /// Who holds its root from the next start on; a directory, unless somebody says otherwise.
@@ -102,6 +107,7 @@ impl World {
             index_id: IndexId::mint(clock.now(), &rng)?,
             take_over: false,
             uploads: UploadSettings::new(Arc::new(disk)),
+            recovery: None,
         };
         Ok(Self {
             root: root.to_owned(),
@@ -112,6 +118,8 @@ impl World {
             clock,
             rng,
             faults: Faults::default(),
+            has_recovery: false,
+            recovery_faults: Faults::default(),
             disk_faults,
             roots: None,
             patience: Patience {
@@ -141,8 +149,13 @@ impl World {
             Some(roots) => roots.clone(),
             None => Providers::one(Arc::new(self.root_provider()?)),
         };
+        let mut settings = self.settings.clone();
+        if self.has_recovery {
+            let copies = FaultyStore::sharing(self.recovery().await?, &self.recovery_faults);
+            settings.recovery = Some(Arc::new(Patient::new(Arc::new(copies), self.patience)));
+        }
         let opened = Vault::open(
-            self.settings.clone(),
+            settings,
             Arc::new(Patient::new(Arc::new(store), self.patience)),
             index,
             roots,
@@ -169,6 +182,14 @@ impl World {
     /// As the file system says.
     pub async fn bucket(&self) -> Result<LocalStore, OpenError> {
         Ok(LocalStore::open(&self.bucket_path(), self.arc_clock(), self.arc_rng()).await?)
+    }
+
+    /// The recovery store without its faults.
+    ///
+    /// # Errors
+    /// As the file system says.
+    pub async fn recovery(&self) -> Result<LocalStore, OpenError> {
+        Ok(LocalStore::open(&self.recovery_path(), self.arc_clock(), self.arc_rng()).await?)
     }
 
     /// The open vault.
@@ -241,6 +262,11 @@ impl World {
     /// Where the bucket lies.
     pub fn bucket_path(&self) -> PathBuf {
         self.root.join("bucket")
+    }
+
+    /// Where the recovery store lies.
+    pub fn recovery_path(&self) -> PathBuf {
+        self.root.join("recovery")
     }
 
     /// Where the file root lies.

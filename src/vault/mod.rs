@@ -20,6 +20,7 @@ mod payload;
 mod put;
 mod reblind;
 mod record;
+mod recovery;
 mod replay;
 mod requests;
 mod retention_class;
@@ -92,6 +93,7 @@ pub struct Vault {
     key_work: rotation::Work,
     streams: streams::Streams,
     erasing: erasure::Erasing,
+    recovery: recovery::Recovery,
 }
 
 impl Vault {

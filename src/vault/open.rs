@@ -44,6 +44,7 @@ use super::{
     message::Lanes,
     put::UnderWay,
     record::{plain_row, read_plain},
+    recovery::Recovery,
     replay::{self, Replayed},
     rotation,
     rows::{self, RowCodec},
@@ -79,6 +80,8 @@ pub struct VaultSettings {
     pub take_over: bool,
     /// Where unfinished uploads are kept.
     pub uploads: UploadSettings,
+    /// Another bucket, for copies of what the keys are made again from.
+    pub recovery: Option<Arc<dyn BlobStore>>,
 }
 
 /// Where unfinished uploads are kept, and for how long.
@@ -463,6 +466,7 @@ fn assemble(
         key_work: rotation::Work::default(),
         streams: Streams::default(),
         erasing: Erasing::default(),
+        recovery: Recovery::new(settings.recovery.clone()),
     })
 }
 

@@ -42,7 +42,7 @@ use super::{
     payload::once_more,
     put::{Blob, Fresh, Outcomes, Told},
     record::{BlobName, Name, plain_row},
-    rotation::{begun_row, done_row, region_states, step_row, tenant_states},
+    rotation::{KeyState, begun_row, done_row, if_there, region_states, step_row, tenant_states},
 };
 
 /// Put leaves applied side by side: their blobs' footers are read and their commits share an fsync.
@@ -148,6 +148,7 @@ pub(super) async fn catch_up(
         replay.sequenced_leaves(reader, *from).await?;
     }
     replay.refuse_gaps()?;
+    replay.refuse_missing().await?;
     for (_, reader, from) in &behind {
         replay.put_leaves(reader, *from).await?;
     }
@@ -221,6 +222,30 @@ struct Replay<'a> {
     early: BTreeMap<(Scope, u64), (StateLeaf, [u8; 8])>,
     /// Records of an older index that are shredded: what leads to them is left.
     gone: BTreeMap<TenantId, BTreeSet<RecordId>>,
+    /// Objects of page states that are missing.
+    missing: Missing,
+}
+
+/// Objects of page states that are not there, and the version or epoch that sealed them: nothing is lost with them if that is destroyed.
+#[derive(Debug, Default)]
+pub(super) struct Missing(Vec<(Scope, u64, Error)>);
+
+impl Missing {
+    /// What an object gave; if it is not there, that is remembered.
+    pub(super) fn unless<T>(
+        &mut self,
+        scope: &Scope,
+        version: u64,
+        read: Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        if_there(read).map(|read| match read {
+            Ok(there) => Some(there),
+            Err(error) => {
+                self.0.push((scope.clone(), version, error));
+                None
+            }
+        })
+    }
 }
 
 impl<'a> Replay<'a> {
@@ -232,6 +257,7 @@ impl<'a> Replay<'a> {
             applied: HashMap::new(),
             early: BTreeMap::new(),
             gone: BTreeMap::new(),
+            missing: Missing::default(),
         }
     }
 
@@ -436,10 +462,11 @@ impl<'a> Replay<'a> {
                 vec![apply::intended(body.epoch, &body.provider)]
             }
             (Scope::Region, Some(Body::RootEpochCreated(body))) => {
-                vault.replay_epoch(&body, &leaf.actor, at).await?
+                let missing = &mut self.missing;
+                vault.replay_epoch(&body, &leaf.actor, at, missing).await?
             }
             (Scope::Region, Some(Body::RegionPageSealed(body))) => {
-                vec![vault.replay_region_page(body).await?]
+                vault.replay_region_page(body, &mut self.missing).await?
             }
             (scope, Some(Body::KeyOperationBegun(body))) => {
                 let row = begun_row(&vault.rows, &body, scope, &leaf.actor, at);
@@ -457,7 +484,10 @@ impl<'a> Replay<'a> {
                 vault.replay_tenant_page(tenant, &body).await?
             }
             (Scope::Tenant(tenant), Some(Body::TenantKeyRotated(body))) => {
-                vault.replay_rotation(tenant, &body, &leaf.actor, at).await?
+                let missing = &mut self.missing;
+                vault
+                    .replay_rotation(tenant, &body, &leaf.actor, at, missing)
+                    .await?
             }
             (Scope::Tenant(tenant), Some(Body::IndexKeyStaged(body))) => {
                 vault.replay_staging(tenant, &body).await?
@@ -480,7 +510,8 @@ impl<'a> Replay<'a> {
                 return Ok(vault.replay_erasure_cancelled(tenant, &body, at).await?);
             }
             (Scope::Tenant(tenant), Some(Body::RecordsShredded(body))) => {
-                let (change, there) = vault.replay_records_shredded(tenant, body, at).await?;
+                let missing = &mut self.missing;
+                let (change, there) = vault.replay_records_shredded(tenant, body, at, missing).await?;
                 if !there.is_empty() {
                     self.gone.entry(tenant.clone()).or_default().extend(there);
                 }
@@ -541,6 +572,16 @@ impl<'a> Replay<'a> {
     fn broken(&mut self, object: String, error: &Error) {
         tracing::error!(object, reason = error.reason, %error, "a logged blob is missing or does not authenticate");
         self.done.broken.push(object);
+    }
+
+    /// What sealed a missing state must be destroyed by now, or it would have been the one that counts.
+    async fn refuse_missing(&mut self) -> Result<(), OpenError> {
+        for (scope, version, error) in std::mem::take(&mut self.missing.0) {
+            if !self.vault.is_destroyed(&scope, version).await? {
+                return Err(error.into());
+            }
+        }
+        Ok(())
     }
 
     fn refuse_gaps(&self) -> Result<(), OpenError> {
@@ -663,11 +704,14 @@ impl Vault {
         body: &RootEpochCreated,
         actor: &str,
         at: Timestamp,
+        missing: &mut Missing,
     ) -> Result<Vec<Row>, Error> {
         // A page that was punctured meanwhile is in them twice.
         let mut newest: BTreeMap<Bytes, RegionPageSealed> = BTreeMap::new();
         for states in &body.page_states {
-            for page in region_states(self, states).await? {
+            let read = region_states(self, states).await;
+            let read = missing.unless(&Scope::Region, body.epoch, read)?;
+            for page in read.into_iter().flatten() {
                 let have = newest.get(&page.page_id).map_or(0, |have| have.generation);
                 if page.generation > have {
                     newest.insert(page.page_id.clone(), page);
@@ -692,15 +736,43 @@ impl Vault {
         Ok(rows)
     }
 
-    async fn replay_region_page(&self, mut body: RegionPageSealed) -> Result<Row, Error> {
+    async fn replay_region_page(
+        &self,
+        mut body: RegionPageSealed,
+        missing: &mut Missing,
+    ) -> Result<Vec<Row>, Error> {
         let corrupt = || Error::corrupt("leaf");
         if let Some(stored) = &body.stored {
-            let found = region_states(self, stored).await?.pop();
+            let read = region_states(self, stored).await;
+            let Some(mut found) = missing.unless(&Scope::Region, body.epoch, read)? else {
+                return Ok(Vec::new());
+            };
             body = found
+                .pop()
                 .filter(|page| page.page_id == body.page_id && page.generation == body.generation)
                 .ok_or_else(corrupt)?;
         }
-        apply::region_page(&self.rows, &body).ok_or_else(corrupt)
+        Ok(vec![apply::region_page(&self.rows, &body).ok_or_else(corrupt)?])
+    }
+
+    /// Whether a version of a tenant's key, or an epoch, is destroyed.
+    pub(super) async fn is_destroyed(&self, scope: &Scope, version: u64) -> Result<bool, Error> {
+        let state = match scope {
+            Scope::Fact => None,
+            Scope::Region => {
+                let key = Key::Epoch(version);
+                let value = self.index.get(&key).await?;
+                let row = value.map(|value| self.rows.open::<EpochRow>(&key, &value));
+                row.transpose()?.map(|row| row.state)
+            }
+            Scope::Tenant(tenant) => {
+                let key = Key::TenantKey(tenant.clone(), version);
+                let value = self.index.get(&key).await?;
+                let row = value.map(|value| self.rows.open::<TenantKeyRow>(&key, &value));
+                row.transpose()?.map(|row| row.state)
+            }
+        };
+        Ok(state == Some(KeyState::Destroyed as u32))
     }
 
     async fn replay_tenant_page(
@@ -728,11 +800,18 @@ impl Vault {
         body: &TenantKeyRotated,
         actor: &str,
         at: Timestamp,
+        missing: &mut Missing,
     ) -> Result<Vec<Row>, Error> {
         let corrupt = || Error::corrupt("leaf");
+        let (scope, version) = (
+            Scope::Tenant(tenant.clone()),
+            body.key.as_ref().map_or(0, |key| key.version),
+        );
         let mut newest: BTreeMap<Bytes, TenantPageSealed> = BTreeMap::new();
         for states in &body.page_states {
-            for page in tenant_states(self, states).await? {
+            let read = tenant_states(self, states).await;
+            let read = missing.unless(&scope, version, read)?;
+            for page in read.into_iter().flatten() {
                 let have = newest.get(&page.page_id).map_or(0, |have| have.generation);
                 if page.generation > have {
                     newest.insert(page.page_id.clone(), page);
@@ -747,7 +826,6 @@ impl Vault {
         let mut rows =
             apply::tenant_key_rotated(&self.rows, tenant, before, retired, body, at).ok_or_else(corrupt)?;
         rows.extend(self.blinding_rotated(tenant, body).await?);
-        let version = body.key.as_ref().map_or(0, |key| key.version);
         rows.extend(
             self.replayed_operation(&body.operation_id, version, actor, at)
                 .await?,

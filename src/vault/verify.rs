@@ -20,7 +20,7 @@ use crate::{
         limits,
         record::Record,
     },
-    index::{Key, LogId, LogKind, Range, Scan},
+    index::{Key, LogId, LogKind, Range, Scan, Scope},
     ledger::{
         leaf,
         log::{LogName, LogReader, logs},
@@ -36,7 +36,7 @@ use super::{
     apply,
     open::{MANIFEST, manifest_sha256},
     record::{Located, Name},
-    rotation::{region_states, tenant_states},
+    rotation::{if_there, region_states, tenant_states},
     terms::{self, Terms},
 };
 
@@ -105,6 +105,8 @@ impl Vault {
         let outcome = self.verify_manifest().await;
         report.check(MANIFEST, outcome)?;
         let mut logged = self.verify_logs(&mut report).await?;
+        let outcome = self.verify_missing(std::mem::take(&mut logged.missing)).await;
+        report.check("page states", outcome)?;
         let outcome = self.verify_region_pages(&logged).await;
         report.check("region pages", outcome)?;
         let mut after = None;
@@ -181,7 +183,7 @@ impl Vault {
     }
 
     /// Leaves that a log is known to have in the bucket: an older checkpoint is a true statement of its past.
-    async fn expected_size(&self, log: LogId, closed: bool) -> Result<u64, Error> {
+    pub(super) async fn expected_size(&self, log: LogId, closed: bool) -> Result<u64, Error> {
         if log == self.ledger.log() {
             return Ok(self.ledger.shipped());
         }
@@ -240,28 +242,36 @@ impl Vault {
     async fn read_states(&self, leaf: &StateLeaf, logged: &mut Logged) -> Result<(), Error> {
         match &leaf.body {
             Some(Body::TenantKeyRotated(body)) => {
+                let version = body.key.as_ref().map_or(0, |key| key.version);
                 for states in &body.page_states {
-                    for page in tenant_states(self, states).await? {
+                    let read = tenant_states(self, states).await;
+                    let read = logged.unless_missing(&leaf.tenant_id, version, read)?;
+                    for page in read.into_iter().flatten() {
                         logged.page(&leaf.tenant_id, &page.page_id, page.generation);
                     }
                 }
             }
             Some(Body::RootEpochCreated(body)) => {
                 for states in &body.page_states {
-                    for page in region_states(self, states).await? {
+                    let read = region_states(self, states).await;
+                    let read = logged.unless_missing(REGION, body.epoch, read)?;
+                    for page in read.into_iter().flatten() {
                         logged.page(REGION, &page.page_id, page.generation);
                     }
                 }
             }
             Some(Body::RegionPageSealed(page)) => {
                 if let Some(states) = &page.stored {
-                    region_states(self, states).await?;
+                    let read = region_states(self, states).await;
+                    logged.unless_missing(REGION, page.epoch, read)?;
                 }
                 logged.page(REGION, &page.page_id, page.generation);
             }
             Some(Body::RecordsShredded(body)) => {
+                let version = body.pages.iter().map(|page| page.key_version).max();
                 for states in &body.page_states {
-                    tenant_states(self, states).await?;
+                    let read = tenant_states(self, states).await;
+                    logged.unless_missing(&leaf.tenant_id, version.unwrap_or(0), read)?;
                 }
                 for page in &body.pages {
                     logged.page(&leaf.tenant_id, &page.page_id, page.generation);
@@ -276,6 +286,20 @@ impl Vault {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// What sealed the states of a missing object is destroyed, or the object is missed.
+    async fn verify_missing(&self, missing: Missing) -> Result<(), Error> {
+        for (tenant, version, error) in missing {
+            let scope = match tenant.as_str() {
+                REGION => Scope::Region,
+                tenant => Scope::Tenant(tenant.parse().map_err(|_| Error::corrupt("leaf"))?),
+            };
+            if !self.is_destroyed(&scope, version).await? {
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -578,7 +602,11 @@ struct Logged {
     tenants_shredded: BTreeSet<String>,
     /// Newest settings by tenant, and their leaf's number in its sequence.
     settings: BTreeMap<String, (u64, SealedPayload)>,
+    missing: Missing,
 }
+
+/// Objects of page states that are not there: whose they were, and the version or epoch that sealed them.
+type Missing = Vec<(String, u64, Error)>;
 
 impl Logged {
     /// A blob's footer, read once for records that are met one after the other.
@@ -594,6 +622,21 @@ impl Logged {
         });
         self.footer = Some(Arc::clone(&read));
         Ok(read)
+    }
+
+    fn unless_missing<T>(
+        &mut self,
+        tenant: &str,
+        version: u64,
+        read: Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        if_there(read).map(|read| match read {
+            Ok(there) => Some(there),
+            Err(error) => {
+                self.missing.push((tenant.to_owned(), version, error));
+                None
+            }
+        })
     }
 
     fn page(&mut self, tenant: &str, page: &Bytes, generation: u64) {

@@ -148,3 +148,14 @@ fn blobs(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     }
     found
 }
+
+#[test]
+fn a_doctor_warns_of_a_missing_recovery_store_while_the_server_runs() {
+    let place = Place::new();
+    let _server = Server::start(&place.data());
+    let said = done(&place.local(&["doctor"]));
+    assert!(said.contains("ok: store: "), "{said}");
+    assert!(said.contains("ok: root: the root is there (file)"), "{said}");
+    assert!(said.contains("warning: recovery_store: there is none"), "{said}");
+    assert!(said.contains("a valid backup is blobs of any age"), "{said}");
+}

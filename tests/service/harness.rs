@@ -106,6 +106,7 @@ impl World {
             index_id: IndexId::mint(clock.now(), &*rng).unwrap(),
             take_over: false,
             uploads: UploadSettings::new(Arc::new(Directory::open(&dir.path().join("spool")).unwrap())),
+            recovery: None,
         };
         let root = FileRoot::open(&dir.path().join("root"), Arc::clone(&rng)).unwrap();
         let blobs: Arc<dyn BlobStore> = Arc::clone(&store) as _;

@@ -3,6 +3,7 @@
 mod completions;
 mod config_check;
 mod demo;
+mod doctor;
 mod rebuild_index;
 mod root_migrate;
 mod serve;
@@ -32,6 +33,8 @@ pub(super) enum Command {
     Verify(verify::Verify),
     /// Make the index again from the bucket
     RebuildIndex(rebuild_index::RebuildIndex),
+    /// Look at store, root and recovery store; say what may be lost. A server may be running
+    Doctor(doctor::Doctor),
     /// Configuration files
     #[command(subcommand)]
     Config(config_check::Command),
@@ -45,6 +48,7 @@ pub(super) fn run(command: Command) -> Result<(), CliError> {
         Command::Serve(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::RebuildIndex(command) => command.run(),
+        Command::Doctor(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Completions(command) => command.run(),
     }

@@ -157,6 +157,7 @@ fn shredded(last: u8, entry: u32) -> ShreddedRecord {
         plaintext_length: 100 + u64::from(entry),
         page_id: id(0x30),
         slot: 40 + entry,
+        request_mac: Bytes::new(),
     }
 }
 
@@ -464,7 +465,13 @@ impl Sample {
                 },
                 errors: Listed::default(),
             },
-            residual_copies: wording::residual_copies(stage, &time(T0 + 31), false, &["file".to_owned()]),
+            residual_copies: wording::residual_copies(
+                stage,
+                &time(T0 + 31),
+                false,
+                false,
+                &["file".to_owned()],
+            ),
             proves: wording::proves(stage),
             inclusion: Inclusion::default(),
             target,

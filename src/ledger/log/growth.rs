@@ -115,7 +115,7 @@ fn last_bundle(edge: &Edge) -> TileName {
     TileName::bundle(edge.size() - 1, edge.size())
 }
 
-fn encode(tile: &Tile) -> Bytes {
+pub(super) fn encode(tile: &Tile) -> Bytes {
     tile.hashes.iter().flat_map(|hash| hash.0).collect()
 }
 

@@ -20,6 +20,7 @@
 mod bundle;
 mod checkpoint;
 mod edge;
+mod follow;
 mod growth;
 mod name;
 mod objects;
@@ -34,6 +35,7 @@ mod tests;
 use crate::blob::store::StoreError;
 
 pub use checkpoint::{Head, Signer, verifier_key, verify_checkpoint};
+pub use follow::{FollowError, Followed};
 pub use name::{LogName, logs};
 pub use proof::{check_consistency, check_inclusion};
 pub use reader::LogReader;

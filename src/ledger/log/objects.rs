@@ -6,10 +6,13 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{
-    LogError, LogName,
+    FollowError, LogError, LogName,
     bundle::{self, BUNDLE_BYTES, WIDTH},
 };
-use crate::blob::store::{BlobStore, ByteRange, ObjectKey, StoreError};
+use crate::blob::{
+    copy::keep_copy,
+    store::{BlobStore, ByteRange, ObjectKey, StoreError},
+};
 
 /// Bytes of a hash.
 pub(super) const HASH_BYTES: usize = 32;
@@ -179,6 +182,21 @@ impl Objects {
             .buffer_unordered(PARALLEL)
             .try_collect::<()>()
             .await?;
+        Ok(())
+    }
+
+    /// Sees to it that a tile, the beginning of a log in another store, is there.
+    pub(super) async fn keep_tile(&self, name: TileName, body: &Bytes) -> Result<(), FollowError> {
+        self.keep(&name.path(), body).await
+    }
+
+    /// The same of a checkpoint.
+    pub(super) async fn keep_checkpoint(&self, body: &Bytes) -> Result<(), FollowError> {
+        self.keep("checkpoint", body).await
+    }
+
+    async fn keep(&self, path: &str, body: &Bytes) -> Result<(), FollowError> {
+        keep_copy(&*self.store, &self.key(path)?, body).await?;
         Ok(())
     }
 

@@ -129,9 +129,9 @@ impl LogReader {
             entries
                 .iter()
                 .for_each(|entry| edge.push(record_hash(entry), &mut completed));
-            self.compare(completed).await?;
+            self.compare(&completed).await?;
         }
-        self.compare(edge.partial().collect()).await?;
+        self.compare(&edge.partial().collect::<Vec<_>>()).await?;
         if edge.head() == self.head() {
             Ok(())
         } else {
@@ -187,7 +187,7 @@ impl LogReader {
     }
 
     /// Checks that tiles lie in the bucket as they were computed.
-    async fn compare(&self, tiles: Vec<Tile>) -> Result<(), LogError> {
+    pub(super) async fn compare(&self, tiles: &[Tile]) -> Result<(), LogError> {
         for tile in tiles {
             let stored = self.objects.hashes(tile.name).await?;
             if !stored

@@ -18,6 +18,7 @@ mod preview;
 mod purge;
 mod replay;
 mod request;
+mod requests;
 mod set;
 mod shred;
 mod tenant;

@@ -12,7 +12,7 @@ use crate::{
         erasure::ErasureState,
         ids::{ErasureId, RecordId, TenantId},
     },
-    index::{Change, Key, Range, Row, Scan},
+    index::{Change, Key, Range, Row, Scan, Scope},
     proto::storage::{
         ErasureCancelled, ErasureEffective, ErasureFinal, ErasureRequested, ErasureRow, ErasureTarget,
         RecordsShredded, ShreddedRecord, TenantShredded, TombstoneRow, UnsweptRow, UnsweptStage,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 use super::{
-    super::{Error, Vault, apply, blinding, rotation::tenant_states},
+    super::{Error, Vault, apply, blinding, replay::Missing, rotation::tenant_states},
     case::{Case, requested},
     purge::wanted_of_tenant,
     request::new_case,
@@ -81,11 +81,20 @@ impl Vault {
         tenant: &TenantId,
         mut body: RecordsShredded,
         at: Timestamp,
+        missing: &mut Missing,
     ) -> Result<(Change, Set), Error> {
         let corrupt = || Error::corrupt("leaf");
+        let version = body.pages.iter().map(|page| page.key_version).max();
+        let (scope, version) = (Scope::Tenant(tenant.clone()), version.unwrap_or(0));
+        let mut lacks = false;
         for states in &body.page_states {
             let mut stored = BTreeMap::new();
-            for page in tenant_states(self, states).await? {
+            let read = tenant_states(self, states).await;
+            let Some(read) = missing.unless(&scope, version, read)? else {
+                lacks = true;
+                continue;
+            };
+            for page in read {
                 stored.insert((page.page_id.clone(), page.generation), page);
             }
             for page in &mut body.pages {
@@ -93,6 +102,9 @@ impl Vault {
                     *page = found;
                 }
             }
+        }
+        if lacks {
+            body.pages.retain(|page| !page.sealed_state.is_empty());
         }
         let case = self.logged_case(tenant, &body.erasure_id).await?;
         let row = ErasureRow {
@@ -102,6 +114,8 @@ impl Vault {
         let mut change = case.change(&self.rows, row);
         let rows = apply::records_shredded(&self.rows, tenant, &body, at).ok_or_else(corrupt)?;
         change.put.extend(rows);
+        self.replay_requests_shredded(&mut change, tenant, &body, at)
+            .await?;
         change.put.push(super::unswept_row(&self.rows, tenant, &case.id));
         let ids = body
             .records

@@ -60,6 +60,8 @@ struct Doomed {
     expect: Vec<Expect>,
     /// Whether more may be found when it is shredded.
     look_after: bool,
+    /// Keyed digest of the request id that stored it, while that may come again.
+    request_mac: Option<[u8; 32]>,
 }
 
 /// What became of a run over a set.
@@ -155,6 +157,12 @@ impl Vault {
                 Verdict::Keep => {}
             }
         }
+        let requests = self
+            .young_requests(doomed.iter().map(|doomed| &doomed.located))
+            .await;
+        for doomed in &mut doomed {
+            doomed.request_mac = requests.get(&doomed.located.id).copied();
+        }
         Ok(doomed)
     }
 
@@ -196,6 +204,7 @@ impl Vault {
                 found_by,
                 expect: Vec::new(),
                 look_after: false,
+                request_mac: None,
                 descriptor: None,
                 located,
             });
@@ -206,6 +215,7 @@ impl Vault {
             found_by: keys,
             expect,
             look_after: false,
+            request_mac: None,
             descriptor: Some(descriptor),
             located,
         })
@@ -416,7 +426,7 @@ impl Vault {
                 delete.extend(doomed.found_by.iter().cloned());
                 numbers.extend(&doomed.numbers);
                 objects.insert(&located.row.object_key, located);
-                body.records.push(shredded_record(located));
+                body.records.push(shredded_record(doomed));
             }
         }
         change.put = apply::records_shredded(&self.rows, tenant, &body, now).ok_or_else(corrupt)?;
@@ -561,7 +571,8 @@ pub(super) fn effective(before: &ErasureRow, state: ErasureState, now: Timestamp
     }
 }
 
-fn shredded_record(located: &Located) -> ShreddedRecord {
+fn shredded_record(doomed: &Doomed) -> ShreddedRecord {
+    let located = &doomed.located;
     let row = &located.row;
     ShreddedRecord {
         record_id: located.id.as_bytes().to_vec().into(),
@@ -574,6 +585,11 @@ fn shredded_record(located: &Located) -> ShreddedRecord {
         plaintext_length: row.plaintext_length,
         page_id: row.page_id.clone(),
         slot: row.slot,
+        request_mac: doomed
+            .request_mac
+            .map(|mac| mac.to_vec())
+            .unwrap_or_default()
+            .into(),
     }
 }
 

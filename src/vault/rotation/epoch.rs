@@ -24,6 +24,7 @@ use super::{
     KeyOperation,
     staging::{Owner, Staging},
     step_row,
+    sweep::Begun,
 };
 
 /// The provider that keeps wrapped epoch keys, and not only what opens them.
@@ -64,7 +65,7 @@ impl Vault {
         let created = self.created(operation, label, grant, sealed_keyring, page_states);
         if before.provider != maker.kind() {
             // The first that this provider has given: it must open all that it is to hold before anything depends on it.
-            self.read_back_epoch(&created).await?;
+            self.read_back_epoch(&created, &Begun::new()).await?;
         }
         self.take_over(&operation.with_all(pages), &next, created).await
     }

@@ -35,7 +35,7 @@ use super::{Error, Vault, apply};
 pub use migrate::Moved;
 pub use operation::{KeyOperation, OperationState, OperationWork};
 pub(super) use operation::{Work, begun_row, done_row, step_row};
-pub(super) use states::{region_states, tenant_states, write_states};
+pub(super) use states::{if_there, region_states, tenant_states, write_states};
 
 /// Rows read at once.
 const BATCH: usize = 128;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 use super::{
-    super::{Error, Vault, apply},
+    super::{Error, Kind, Vault, apply},
     KeyOperation,
     states::{Sealed, States},
 };
@@ -118,13 +118,15 @@ impl<'a> Staging<'a> {
             let Some(page) = self.owner.page(&row.key) else {
                 continue;
             };
-            let message: PageRow = vault.rows.open(&row.key, &row.value)?;
+            let message = vault.rows.open::<PageRow>(&row.key, &row.value);
+            let message = message.map_err(|error| self.owner.damaged(&page, error.into()))?;
             let stored = apply::page_under(&message, self.owner.current())
-                .ok_or_else(|| Error::corrupt("key material"))?;
+                .ok_or_else(|| self.owner.damaged(&page, Error::corrupt("key material")))?;
             if self.staged.get(&page) == Some(&(stored.generation + 1)) {
                 continue;
             }
-            let next = self.owner.reseal(vault, &page, &stored).await?;
+            let next = self.owner.reseal(vault, &page, &stored).await;
+            let next = next.map_err(|error| self.owner.damaged(&page, error))?;
             change
                 .expect
                 .push(Expect::Equals(row.key.clone(), row.value.clone()));
@@ -185,6 +187,29 @@ impl Owner<'_> {
         match self {
             Self::Tenant { current, .. } | Self::Region { current, .. } => *current,
         }
+    }
+
+    /// A page that does not open: whose it is, and how it is mended.
+    fn damaged(&self, page: &PageId, error: Error) -> Error {
+        if error.kind != Kind::Corrupt {
+            return error;
+        }
+        let (whose, cure) = match self {
+            Self::Tenant { tenant, .. } => (
+                tenant.as_str(),
+                ", or erase the tenant, which needs none of its pages then",
+            ),
+            Self::Region { .. } => ("none: the region's", ""),
+        };
+        Error::new(
+            Kind::Corrupt,
+            "PAGE_DAMAGED",
+            format!(
+                "the state of a page does not open, so nothing was destroyed; put its object back if `callvault verify` misses one, make the index again \
+                 (`callvault rebuild-index`){cure} tenant={whose} page={page}"
+            ),
+        )
+        .because(error)
     }
 
     async fn reseal(&self, vault: &Vault, page: &PageId, stored: &StoredPage) -> Result<StoredPage, Error> {

@@ -8,10 +8,12 @@ use crate::{
     proto::storage::{PageStates, RegionPageSealed, RegionPageStates, TenantPageSealed, TenantPageStates},
 };
 
-use super::super::{Error, Vault, payload::name_payload, payload::once_more};
+use super::super::{Error, Kind, Vault, payload::name_payload, payload::once_more};
 
 /// Longest object: what one part of an upload may be on any store, and small enough to hold in memory.
 const OBJECT_BYTES: usize = 4 << 20;
+
+const MISSING: &str = "STATES_MISSING";
 
 /// One sealed page state.
 #[derive(Clone, Debug)]
@@ -118,6 +120,15 @@ pub(in crate::vault) async fn region_states(
     counted(states, pages)
 }
 
+/// What an object gave, or the error that says that it is not there. A bucket that was restored from the recovery store has none whose
+/// key is destroyed.
+pub(in crate::vault) fn if_there<T>(read: Result<T, Error>) -> Result<Result<T, Error>, Error> {
+    match read {
+        Err(error) if error.reason != MISSING => Err(error),
+        read => Ok(read),
+    }
+}
+
 fn counted<T>(states: &PageStates, pages: Vec<T>) -> Result<Vec<T>, Error> {
     if pages.len() == states.pages as usize {
         Ok(pages)
@@ -132,13 +143,24 @@ async fn read(vault: &Vault, states: &PageStates) -> Result<Bytes, Error> {
         length: u64::from(states.length),
     };
     let object = match vault.store.get(&object_of(states)?, whole).await {
-        Err(StoreError::NotFound) => return Err(Error::corrupt("missing object")),
+        Err(error @ StoreError::NotFound) => return Err(missing(states).because(error)),
         other => other?,
     };
     if name_payload(&object.bytes).sha256 != states.sha256 {
         return Err(Error::corrupt("page states"));
     }
     Ok(object.bytes)
+}
+
+fn missing(states: &PageStates) -> Error {
+    Error::new(
+        Kind::Corrupt,
+        MISSING,
+        format!(
+            "an object of page states is missing; put it back from the recovery store or a copy of the bucket object=payloads/{}",
+            hex::encode(&states.sha256)
+        ),
+    )
 }
 
 fn object_of(states: &PageStates) -> Result<ObjectKey, Error> {

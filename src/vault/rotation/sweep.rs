@@ -8,6 +8,7 @@
 //! region   every slot of a region page that wraps no key still needed is punctured: retired versions, attempts cut short
 //! root     the root turns to a new epoch: the region's pages are sealed again without those slots
 //! read     all that was written is read back from the bucket and opened, or the sweep stops here
+//! secure   all that everything is made again from is whole in the bucket and lies in the recovery store, or it stops here
 //! destroy  the provider destroys every older epoch, and is seen to refuse them
 //! final    the erasures of the plan
 //! ```
@@ -19,6 +20,8 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
+
+use bytes::Bytes;
 
 use crate::{
     domain::{
@@ -60,6 +63,11 @@ const RACES: usize = 32;
 const BLINDED_AT_ONCE: usize = 20_000;
 /// Versions destroyed, or erasures made final, in one transaction: two rows and a leaf each.
 const BATCH: usize = 60;
+
+/// Whose leaves those are that name no tenant.
+const REGION: &str = "region";
+/// Pages whose first state is in the log: whose, under which version or epoch.
+pub(super) type Begun = HashSet<(String, u64, Bytes)>;
 
 /// An erasure that this sweep makes final.
 #[derive(Clone, Debug)]
@@ -114,9 +122,14 @@ impl Vault {
         }
         self.turn_root_epoch(operation).await?;
         self.read_back(operation, from).await.map_err(unreadable)?;
+        self.secure_key_state().await?;
         let epochs = self.destroy_epochs(operation).await?;
         self.await_destruction(operation, &plan).await?;
         self.finish_destroyed(&epochs).await?;
+        if let Err(error) = self.prune_recovery().await {
+            // All is destroyed and final: what is left there is noise, and the next sweep removes it.
+            tracing::warn!(%error, "the recovery store still has copies of key states that nothing opens any more");
+        }
         self.end_sweep(operation).await?;
         self.sweep_traces().await
     }
@@ -381,7 +394,15 @@ impl Vault {
     async fn read_back(&self, operation: &KeyOperation, from: u64) -> Result<(), Error> {
         let mut created = None;
         let mut rotated = Vec::new();
+        // Pages that were begun meanwhile, and perhaps punctured since: their leaves say so, in the bucket.
+        let mut begun = Begun::new();
         self.own_leaves(from, |tenant, body| match body {
+            Body::TenantPageSealed(page) => {
+                begun.insert((tenant.to_string(), page.key_version, page.page_id));
+            }
+            Body::RegionPageSealed(page) if page.generation == 1 => {
+                begun.insert((tenant.to_string(), page.epoch, page.page_id));
+            }
             Body::RootEpochCreated(body) if body.operation_id[..] == operation.id.as_bytes()[..] => {
                 created = Some(body);
             }
@@ -392,9 +413,9 @@ impl Vault {
         })
         .await?;
         let created = created.ok_or_else(|| not_read_back("the leaf of the new epoch"))?;
-        self.read_back_epoch(&created).await?;
+        self.read_back_epoch(&created, &begun).await?;
         for (tenant, body) in rotated {
-            match self.read_back_tenant(&tenant, &body).await {
+            match self.read_back_tenant(&tenant, &body, &begun).await {
                 // Shredded since: nothing of it is needed.
                 Err(error) if error.kind == Kind::Shredded && self.is_tenant_shredded(&tenant).await? => {}
                 done => done?,
@@ -424,14 +445,19 @@ impl Vault {
                 let leaf = leaf::parse(entry).map_err(|e| Error::corrupt("leaf").because(e))?;
                 let Some(body) = leaf.body else { continue };
                 // The region's leaves name no tenant.
-                let tenant = leaf.tenant_id.parse().or_else(|_| "region".parse());
+                let tenant = leaf.tenant_id.parse().or_else(|_| REGION.parse());
                 each(tenant.map_err(|_| Error::corrupt("leaf"))?, body);
             }
         }
     }
 
-    /// Opens what a new epoch seals, as the bucket has it: every region page there is, and the keyring.
-    pub(super) async fn read_back_epoch(&self, created: &RootEpochCreated) -> Result<(), Error> {
+    /// Opens what a new epoch seals, as the bucket has it: every region page there is, but those that were begun since, and the
+    /// keyring.
+    pub(super) async fn read_back_epoch(
+        &self,
+        created: &RootEpochCreated,
+        begun: &Begun,
+    ) -> Result<(), Error> {
         let failed =
             |what: &'static str| move |error: crate::keys::KeyError| not_read_back(what).because(error);
         let label = self.label(created.epoch);
@@ -459,7 +485,12 @@ impl Vault {
             let Key::RegionPage(page) = row.key else { continue };
             let message: PageRow = self.rows.open(&row.key, &row.value)?;
             // A page that was begun since has a leaf of its own, under the new epoch.
-            let begun_since = message.generation == 1 && message.key_version == created.epoch;
+            let leaf = (
+                REGION.to_owned(),
+                created.epoch,
+                Bytes::copy_from_slice(page.as_bytes()),
+            );
+            let begun_since = message.key_version == created.epoch && begun.contains(&leaf);
             if !read.contains(&page) && !begun_since {
                 return Err(not_read_back("a region page"));
             }
@@ -467,7 +498,12 @@ impl Vault {
         Ok(())
     }
 
-    async fn read_back_tenant(&self, tenant: &TenantId, rotated: &TenantKeyRotated) -> Result<(), Error> {
+    async fn read_back_tenant(
+        &self,
+        tenant: &TenantId,
+        rotated: &TenantKeyRotated,
+        begun: &Begun,
+    ) -> Result<(), Error> {
         let version = rotated.key.as_ref().map_or(0, |key| key.version);
         let (owner, _) = self.tenant_row(tenant).await?.ok_or_else(Error::not_found)?;
         if owner.current_key_version != version || owner.sealed_keyring != rotated.sealed_keyring {
@@ -487,7 +523,12 @@ impl Vault {
         for row in self.all_rows(Range::Pages(tenant.clone())).await? {
             let Key::Page(_, page) = row.key else { continue };
             let message: PageRow = self.rows.open(&row.key, &row.value)?;
-            let begun_since = message.generation == 1 && message.key_version == version;
+            let leaf = (
+                tenant.to_string(),
+                version,
+                Bytes::copy_from_slice(page.as_bytes()),
+            );
+            let begun_since = message.key_version == version && begun.contains(&leaf);
             if !read.contains(&page) && !begun_since {
                 return Err(not_read_back("a tenant's page"));
             }
@@ -836,7 +877,7 @@ impl Vault {
     }
 }
 
-fn not_read_back(what: &'static str) -> Error {
+fn not_read_back(what: &str) -> Error {
     Error::new(
         Kind::Corrupt,
         NOT_READ_BACK,
@@ -850,7 +891,8 @@ fn not_read_back(what: &'static str) -> Error {
 fn unreadable(error: Error) -> Error {
     match error.kind {
         Kind::Corrupt if error.reason != NOT_READ_BACK => {
-            not_read_back("what was sealed again").because(error)
+            let what = format!("what was sealed again: {}", error.message);
+            not_read_back(&what).because(error)
         }
         _ => error,
     }

@@ -127,7 +127,8 @@ impl Vault {
     /// older states have it until the epoch that seals them is destroyed. Once is as good as twice.
     ///
     /// # Errors
-    /// [`Kind::WrongState`] (`KEY_IN_USE`) while it seals pages or is the current one; [`Kind::NotFound`].
+    /// [`Kind::WrongState`] (`KEY_IN_USE`) while it seals pages or is the current one; [`Kind::NotFound`]; and as
+    /// [`Vault::secure_key_state`].
     pub async fn destroy_key_version(
         self: &Arc<Self>,
         actor: &str,
@@ -145,6 +146,14 @@ impl Vault {
         tenant: &TenantId,
         version: u64,
     ) -> Result<KeyVersion, Error> {
+        let (key, _) = self.key_row(tenant, version).await?;
+        if key.state != apply::DESTROYED {
+            self.refuse_in_use(tenant, version).await?;
+            if self.recovery.is_configured() {
+                // What took over from it lies there before it goes.
+                self.secure_key_state().await?;
+            }
+        }
         let _tenant_gate = self.keys.tenant_gate(tenant).await;
         let (key, value) = self.key_row(tenant, version).await?;
         if key.state != apply::DESTROYED {

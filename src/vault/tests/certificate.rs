@@ -224,6 +224,7 @@ async fn shredded(vault: &Vault, id: &RecordId) -> ShreddedRecord {
         plaintext_length: row.plaintext_length,
         page_id: row.page_id,
         slot: row.slot,
+        request_mac: Bytes::new(),
     }
 }
 

@@ -1,6 +1,10 @@
 //! Records, people and tenants are erased, and what was erased stays so: after a restart, a lost index, an index of before.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use crate::{
     domain::{
@@ -12,7 +16,11 @@ use crate::{
     index::{Key, Range, Scan},
 };
 
-use super::{rotation::read, *};
+use super::{
+    rotation::read,
+    sweep::{Mortal, dead},
+    *,
+};
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;
 const ALL: ContentRange = ContentRange {
@@ -693,4 +701,114 @@ async fn a_set_is_refused_when_it_is_empty_unbounded_or_another_than_was_preview
     }
     assert!(is_there(vault, &record).await);
     opened.close().await;
+}
+
+/// An index of before learns of a shred, and dies before each of its changes. What is left to be forgotten is forgotten by the
+/// next start, though the row that said so is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catch_up_that_is_cut_short_anywhere_leaves_nothing_that_leads_to_the_dead() {
+    let bench = Bench::new().await;
+    let index = MemoryIndex::default();
+    let opened = bench.open(&Arc::new(index.clone())).await;
+    let tenant = make_tenant(&opened.vault).await;
+    let (kept, gone) = (
+        record_call(&opened.vault, 1).await,
+        record_call(&opened.vault, 2).await,
+    );
+    opened.close().await;
+    let old = index.snapshot();
+    let opened = bench.open(&Arc::new(index)).await;
+    let erased = erase(Target::Records(vec![gone.id]));
+    opened.vault.request_erasure(erased).await.unwrap();
+    opened.close().await;
+    let (mut deaths, mut half) = (0, 0);
+    for n in 0.. {
+        let copy = old.snapshot();
+        let left = Arc::new(AtomicI64::new(n));
+        let mortal = Mortal {
+            index: copy.clone(),
+            left: Arc::clone(&left),
+        };
+        let root: Arc<dyn RootProvider> = Arc::clone(&bench.root) as _;
+        tokio::select! {
+            opened = bench.open_over(Arc::new(mortal), root) => opened.crash().await,
+            () = dead(&left) => {}
+        }
+        let died = left.load(Ordering::Acquire) < 0;
+        deaths += u32::from(died);
+        let row = Key::Record(tenant.clone(), gone.id);
+        half += u32::from(died && copy.get(&row).await.unwrap().is_none());
+        let opened = bench.open(&Arc::new(copy)).await;
+        let vault = &opened.vault;
+        assert_eq!(rows_of(vault, &tenant, gone.id).await, vec![], "{n}");
+        assert!(!is_there(vault, &gone).await, "{n}");
+        // What led to it must lead nowhere else either: it waits for another number.
+        let renumbered = vault.all_rows(Range::Renumbers(tenant.clone())).await.unwrap();
+        assert_eq!(renumbered.len(), 2, "{n}: its conversation and its person");
+        assert_eq!(read(vault, kept.id).await, b"what was said in call 1", "{n}");
+        assert_eq!(vault.verify().await.unwrap().findings, vec![], "{n}");
+        opened.close().await;
+        if !died {
+            break;
+        }
+    }
+    assert!(deaths > 5 && half > 1, "{deaths} {half}");
+}
+
+/// An index of before a cancellation: the records of the case that was taken back are another's, which was there then or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_index_gives_nothing_back_that_another_case_covers() {
+    for knows_both in [false, true] {
+        let bench = Bench::new().await;
+        let index = MemoryIndex::default();
+        let opened = bench.open(&Arc::new(index.clone())).await;
+        let vault = &opened.vault;
+        let tenant = make_tenant(vault).await;
+        let (both, one) = (record_call(vault, 1).await, record_call(vault, 2).await);
+        let case = |records: &[&Record]| ErasureSpec {
+            grace_micros: Some(7 * DAY),
+            ..erase(Target::Records(records.iter().map(|record| record.id).collect()))
+        };
+        let first = vault.request_erasure(case(&[&both, &one])).await.unwrap();
+        let second = if knows_both {
+            Some(vault.request_erasure(case(&[&both])).await.unwrap())
+        } else {
+            None
+        };
+        opened.close().await;
+        let old = index.snapshot();
+        let opened = bench.open(&Arc::new(index)).await;
+        let vault = &opened.vault;
+        let second = match second {
+            Some(second) => second,
+            None => vault.request_erasure(case(&[&both])).await.unwrap(),
+        };
+        vault
+            .cancel_erasure("compliance", &tenant, &first.id)
+            .await
+            .unwrap();
+        opened.close().await;
+
+        let opened = bench.open(&Arc::new(old)).await;
+        let vault = &opened.vault;
+        let again = vault.read(&tenant, both.id, ALL, Purpose::ServiceProvision).await;
+        assert_eq!(again.unwrap_err().kind, Kind::NotFound, "{knows_both}");
+        assert_eq!(
+            read(vault, one.id).await,
+            b"what was said in call 2",
+            "{knows_both}"
+        );
+        assert_eq!(vault.verify().await.unwrap().findings, vec![], "{knows_both}");
+        bench.clock.advance(8 * DAY);
+        vault.carry_out_due().await.unwrap();
+        let now = vault.erasure(&tenant, &second.id).await.unwrap();
+        assert_eq!(now.state, ErasureState::Effective, "{knows_both}");
+        assert!(!is_there(vault, &both).await, "{knows_both}");
+        assert_eq!(
+            read(vault, one.id).await,
+            b"what was said in call 2",
+            "{knows_both}"
+        );
+        opened.close().await;
+    }
 }

@@ -29,9 +29,11 @@ use crate::{
 use super::*;
 
 mod certificate;
+mod damaged;
 mod erasure;
 mod migration;
 mod reblind;
+mod recovery;
 mod requests;
 mod root;
 mod rotation;
@@ -127,6 +129,7 @@ impl Bench {
             uploads: UploadSettings::new(Arc::new(
                 Directory::open(&self._dir.path().join("spool")).unwrap(),
             )),
+            recovery: None,
         };
         Vault::open(
             settings,

@@ -10,7 +10,10 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use crate::{
-    domain::ids::{OperationId, RecordId},
+    domain::{
+        erasure::{ErasureState, Target},
+        ids::{OperationId, RecordId},
+    },
     index::{
         Change, Expect, IndexError, Key, LeafReceipt, LogId, QueuedLeaf, Row, Scan,
         key::{Blind, Number},
@@ -21,7 +24,7 @@ use crate::{
     vault::terms,
 };
 
-use super::*;
+use super::{erasure::erase, *};
 
 const ANNA: &str = "+525511111111";
 const BERT: &str = "+525522222222";
@@ -655,4 +658,70 @@ async fn what_raced_a_new_index_key_looks_again_and_is_found() {
             world.close().await;
         }
     }
+}
+
+/// Of a crowd that two records share, more than a transaction has room for, with two rows each while an index key is staged.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_records_of_a_crowd_is_shredded_while_an_index_key_is_staged() {
+    let bench = Bench::new().await;
+    let index = Arc::new(MemoryIndex::default());
+    let opened = bench.open(&index).await;
+    let vault = &opened.vault;
+    make_tenant(vault).await;
+    let people: Vec<String> = (0..64).map(|n| format!("+52551234{n:04}")).collect();
+    let people: Vec<&str> = people.iter().map(String::as_str).collect();
+    let gone = call(vault, "gone", &people).await;
+    let kept = call(vault, "kept", &people).await;
+    let before = numbers(&index.rows());
+    let pause = vault.key_work.pause().await;
+    let reblinded = stage_and_reblind(vault).await;
+    let spec = erase(Target::Records(vec![gone]));
+    let erasure = vault.request_erasure(spec).await.unwrap();
+    assert_eq!(erasure.state, ErasureState::Effective);
+    let left = vault.found_by(&tenant(), &BTreeSet::from([gone])).await.unwrap();
+    assert_eq!(left, vec![], "nothing leads to it, under either key");
+    let renumbered = vault.all_rows(crate::index::Range::Renumbers(tenant()));
+    let renumbered = renumbered.await.unwrap().len();
+    assert!(renumbered > 64, "{renumbered}");
+    switch(vault, reblinded).await;
+    vault.forget_old_blinds(&tenant()).await.unwrap();
+    drop(pause);
+    let calls: [(&str, RecordId, &[&str]); 1] = [("kept", kept, &people)];
+    whole(vault, &calls).await;
+    // What is to have another number has it after the next.
+    replace_index_key(vault).await;
+    whole(vault, &calls).await;
+    let stay = numbers(&index.rows()).intersection(&before).count();
+    assert_eq!(stay, 1, "of its own conversation");
+    opened.close().await;
+}
+
+/// An index of before learns of a shred when it catches up: the next index key gives who stays another number all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shred_that_an_older_index_learns_of_gives_who_stays_another_number() {
+    let bench = Bench::new().await;
+    let index = MemoryIndex::default();
+    let opened = bench.open(&Arc::new(index.clone())).await;
+    make_tenant(&opened.vault).await;
+    let gone = call(&opened.vault, "gone", &[ANNA, BERT]).await;
+    let kept = call(&opened.vault, "kept", &[BERT, CARA]).await;
+    opened.close().await;
+    let old = index.snapshot();
+    let opened = bench.open(&Arc::new(index)).await;
+    let spec = erase(Target::Records(vec![gone]));
+    opened.vault.request_erasure(spec).await.unwrap();
+    opened.close().await;
+    let opened = bench.open(&Arc::new(old.clone())).await;
+    let vault = &opened.vault;
+    let before = [number(vault, BERT).await, number(vault, CARA).await];
+    let waiting = vault.all_rows(crate::index::Range::Renumbers(tenant()));
+    let waiting = numbers(&waiting.await.unwrap());
+    assert_eq!(waiting.len(), 3, "of the conversation and of two people");
+    assert!(waiting.contains(&before[0].unwrap()) && !waiting.contains(&before[1].unwrap()));
+    replace_index_key(vault).await;
+    assert_ne!(number(vault, BERT).await, before[0]);
+    assert_eq!(number(vault, ANNA).await, None);
+    assert_eq!(numbers(&old.rows()).intersection(&waiting).count(), 0);
+    whole(vault, &[("kept", kept, &[BERT, CARA])]).await;
+    opened.close().await;
 }

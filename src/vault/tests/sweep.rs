@@ -46,6 +46,18 @@ pub(super) async fn is_final(vault: &Vault, erasure: &Erasure) -> bool {
     now.content_final.is_some() && now.traces_final.is_some()
 }
 
+/// Why an operation does not get on, as soon as it says so.
+pub(super) async fn stopped(vault: &Vault, operation: &KeyOperation) -> String {
+    loop {
+        let now = vault.key_operation(&operation.id, |_| true).await.unwrap();
+        assert_eq!(now.state, OperationState::Running);
+        if let Some(reason) = now.reason {
+            return reason;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// What an old copy of the index has of a record, tried with the keys that are there now.
 pub(super) async fn old_copy_opens(
     vault: &Vault,

@@ -221,8 +221,13 @@ impl Vault {
             since: time(since),
             meaning: meaning.to_owned(),
         };
-        let residual =
-            wording::residual_copies(stage, &time(dead), !objects.pending.0.is_empty(), &providers);
+        let residual = wording::residual_copies(
+            stage,
+            &time(dead),
+            !objects.pending.0.is_empty(),
+            self.recovery.is_configured(),
+            &providers,
+        );
         Ok(Certificate {
             format: FORMAT.to_owned(),
             identity: Identity {
