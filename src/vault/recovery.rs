@@ -316,7 +316,7 @@ impl Vault {
 
     /// The root's anchor: with a damaged one, or none, no rollback would be noticed after the next start.
     async fn anchored(&self) -> Result<Anchor, Error> {
-        match self.provider.anchor().await {
+        match self.providers.named().anchor().await {
             Ok(Some(anchor)) if anchor.vault == self.realm.vault => Ok(anchor),
             Ok(_) | Err(ProviderError::Corrupt) => Err(not_anchored()),
             Err(error) => Err(KeyError::Provider(error).into()),
