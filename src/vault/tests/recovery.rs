@@ -80,7 +80,7 @@ async fn what_a_bucket_loses_of_its_keys_comes_back_from_the_recovery_store() {
     world.vault().back_up_key_state().await.unwrap();
     world.close().await;
 
-    for prefixes in [&["payloads"][..], &["payloads", "log", "vault"]] {
+    for (n, prefixes) in (9..).zip([&["payloads"][..], &["payloads", "log", "vault"]]) {
         lose_and_restore(&world, prefixes).await;
         world.lose_index().await.unwrap();
         let replayed = world.open().await.unwrap().unwrap();
@@ -97,7 +97,7 @@ async fn what_a_bucket_loses_of_its_keys_comes_back_from_the_recovery_store() {
             assert!(is_final(vault, erasure).await);
         }
         // And on it goes.
-        let next = record_call(vault, 9).await;
+        let next = record_call(vault, n).await;
         let erasure = vault
             .request_erasure(erase(Target::Records(vec![next.id])))
             .await
