@@ -1,8 +1,13 @@
 //! What an operator should know before something is lost. Reads; makes nothing, and needs no lock: a server may be running.
 
-use std::{path::Path, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use prost::Message;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::{
     blob::store::{BlobStore, ByteRange, ObjectKey, StoreError},
@@ -23,6 +28,9 @@ use crate::{
 use super::{AppError, causes, check_root, check_store, store};
 
 const MANIFEST: &str = "vault/manifest";
+/// Longest wait for a server's word of its health, and its longest word.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST: u64 = 16 << 10;
 /// What a backup is good for.
 const BACKUP: &str = "a valid backup is blobs of any age (blobs/, and payloads/ with corrected descriptors) and a key state at least as new as the last sweep that \
      destroyed a root epoch (log/, payloads/, vault/): what is older opens nothing. Nothing of the root belongs in it";
@@ -77,7 +85,49 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         },
     });
     found.push(finding("backups", Weight::Fine, BACKUP));
+    if let Some(address) = config.ops_listen {
+        let (weight, text) = health(address).await;
+        found.push(finding("ops_listen", weight, &text));
+    }
     found
+}
+
+/// What a server that runs says of itself: what only its index knows, such as older epochs that nobody can be asked to destroy.
+async fn health(address: SocketAddr) -> (Weight, String) {
+    match timeout(PATIENCE, ready(address)).await {
+        Ok(Ok((200, said))) if said.is_empty() => (Weight::Fine, "the server that runs is well".to_owned()),
+        Ok(Ok((200, said))) => (
+            Weight::Warning,
+            format!(
+                "the server that runs warns: {said}; docs/operations.md, \"Health and metrics\", says what to do"
+            ),
+        ),
+        Ok(Ok((_, said))) => (
+            Weight::Problem,
+            format!("the server that runs takes nothing in: {said}"),
+        ),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => (
+            Weight::Fine,
+            "no server runs; what it would warn of is not known".to_owned(),
+        ),
+        Ok(Err(error)) => (
+            Weight::Warning,
+            format!("the server's health cannot be asked for: {error}"),
+        ),
+        Err(_) => (Weight::Warning, "the server does not tell its health".to_owned()),
+    }
+}
+
+async fn ready(address: SocketAddr) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let ask = b"GET /readyz HTTP/1.1\r\nhost: callvault\r\nconnection: close\r\n\r\n";
+    stream.write_all(ask).await?;
+    let mut answer = String::new();
+    stream.take(LONGEST).read_to_string(&mut answer).await?;
+    let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+    let (head, said) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok((status.ok_or_else(malformed)?, said.trim().to_owned()))
 }
 
 /// How the copies of the state logs stand beside those in the bucket.
@@ -290,6 +340,28 @@ mod tests {
         let begun = vault.run_sweep("keys", None).await.unwrap();
         while vault.key_operation(&begun.id, |_| true).await.unwrap().state == OperationState::Running {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_doctor_passes_on_what_a_server_warns_of() {
+        use axum::{Router, routing::get};
+        for (status, said, weight) in [
+            (200, "", Weight::Fine),
+            (200, "ROOT_NOT_CONFIGURED", Weight::Warning),
+            (503, "INDEX_FULL", Weight::Problem),
+        ] {
+            let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let status = http::StatusCode::from_u16(status).unwrap();
+            let router = Router::new().route("/readyz", get(move || async move { (status, said) }));
+            let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+            let (told, text) = health(address).await;
+            assert!(told == weight && text.contains(said), "{told:?} {text}");
+            serving.abort();
+            let _ = serving.await;
+            let (told, text) = health(address).await;
+            assert!(told == Weight::Fine && text.contains("no server runs"), "{text}");
         }
     }
 
