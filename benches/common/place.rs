@@ -114,6 +114,7 @@ impl Place {
                 name: "bench".to_owned(),
                 country: "MX".to_owned(),
             },
+            recovery_store: None,
             store: Store::S3(Box::new(store)),
             tls: Some(pki.tls()),
             principals: principals.collect(),

@@ -442,6 +442,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// How a secret may be written, and how that is read.
+type Shape = (&'static str, fn(&[u8]) -> Vec<Vec<u8>>);
+
 /// Secrets, as all their parts of some length.
 struct Secrets {
     /// And which one each is of.
@@ -497,7 +500,7 @@ impl Secrets {
 
     /// The shape in which some secret is in there.
     fn in_any_shape(&self, bytes: &[u8]) -> Option<&'static str> {
-        let shapes: [(&str, fn(&[u8]) -> Vec<Vec<u8>>); 5] = [
+        let shapes: [Shape; 5] = [
             ("raw", |bytes| vec![bytes.to_vec()]),
             ("hex", hex_runs),
             ("base64", base64_runs),
