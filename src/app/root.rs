@@ -1,6 +1,11 @@
 //! The root providers of a configuration.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
@@ -40,12 +45,10 @@ pub(super) async fn open(
     let mut providers = Providers::one(reach(root, root.provider, rng).await?);
     for kind in root.others().filter(|kind| Some(*kind) != to) {
         let (root, rng) = (root.clone(), Arc::clone(rng));
-        providers = providers.with(Arc::new(Later {
-            kind,
-            root,
-            rng,
-            reached: OnceCell::new(),
-        }));
+        providers = providers.with(Arc::new(Later::new(kind, move || {
+            let (root, rng) = (root.clone(), Arc::clone(&rng));
+            Box::pin(async move { reach(&root, kind, &rng).await })
+        })));
     }
     Ok(match to {
         None => providers,
@@ -76,26 +79,54 @@ async fn reach(root: &Root, kind: RootKind, rng: &Arc<dyn Rng>) -> Result<Arc<dy
     })
 }
 
-/// A provider that is reached when it is first asked, and again until it is.
-#[derive(Debug)]
+type Reaching = Pin<Box<dyn Future<Output = Result<Arc<dyn RootProvider>, AppError>> + Send>>;
+
+/// A provider that is reached when it is first asked, and again until it is. One that lets nobody in is not asked again by this process:
+/// each try may cost a token one of its few.
 struct Later {
     kind: RootKind,
-    root: Root,
-    rng: Arc<dyn Rng>,
+    reach: Box<dyn Fn() -> Reaching + Send + Sync>,
     reached: OnceCell<Arc<dyn RootProvider>>,
+    refused: OnceLock<String>,
 }
 
 impl Later {
+    fn new(kind: RootKind, reach: impl Fn() -> Reaching + Send + Sync + 'static) -> Self {
+        Self {
+            kind,
+            reach: Box::new(reach),
+            reached: OnceCell::new(),
+            refused: OnceLock::new(),
+        }
+    }
+
     async fn reached(&self) -> Result<&Arc<dyn RootProvider>, ProviderError> {
+        // Whoever waited meanwhile is told what the first one was.
         let reach = || async {
-            reach(&self.root, self.kind, &self.rng)
-                .await
-                .map_err(|error| match error {
-                    AppError::Root(error) => error,
-                    other => ProviderError::unavailable(other),
-                })
+            if let Some(why) = self.refused.get() {
+                return Err(ProviderError::Refused(why.clone()));
+            }
+            let refused = match (self.reach)().await {
+                Ok(reached) => return Ok(reached),
+                Err(AppError::Root(error)) => error,
+                Err(other) => ProviderError::unavailable(other),
+            };
+            if let ProviderError::Refused(why) = &refused {
+                let _ = self.refused.set(why.clone());
+            }
+            Err(refused)
         };
         self.reached.get_or_try_init(reach).await
+    }
+}
+
+impl fmt::Debug for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Later")
+            .field("kind", &self.kind)
+            .field("reached", &self.reached)
+            .field("refused", &self.refused)
+            .finish_non_exhaustive()
     }
 }
 
@@ -206,7 +237,10 @@ async fn look_at(root: &Root, kind: RootKind, what: &str) -> Result<String, AppE
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{
+        fs,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
 
     use super::*;
     use crate::{
@@ -318,6 +352,32 @@ mod tests {
             "provider = \"pkcs11\"\npkcs11 = {{ module = {module:?}, token = {TOKEN:?}, pin_file = {pin:?} }}"
         );
         a_vault_lives_on(&configured(&keep, &root)).await;
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_lets_nobody_in_is_asked_once_and_one_that_is_away_again() {
+        for (refuses, most) in [(true, 1), (false, 3)] {
+            let tries = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&tries);
+            let later = Later::new(RootKind::Pkcs11, move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+                Box::pin(async move {
+                    Err(AppError::Root(if refuses {
+                        ProviderError::Refused("a wrong PIN".to_owned())
+                    } else {
+                        ProviderError::unavailable("it is away")
+                    }))
+                })
+            });
+            for _ in 0..3 {
+                let told = later.anchor().await.unwrap_err();
+                assert_eq!(
+                    matches!(&told, ProviderError::Refused(why) if why == "a wrong PIN"),
+                    refuses
+                );
+            }
+            assert_eq!(tries.load(Ordering::SeqCst), most);
+        }
     }
 
     async fn swept(vault: &Arc<crate::vault::Vault>) {
