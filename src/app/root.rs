@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use crate::{
     config::{Config, Root, RootAwsKms, RootKind, RootPkcs11},
     crypto::secret::EpochKey,
-    domain::clock::Rng,
+    domain::{clock::Rng, ids::VaultId},
     keys::{
         aws_kms::{self, AwsKmsRoot},
         file::FileRoot,
@@ -208,31 +208,54 @@ fn aws_kms_settings(kms: &RootAwsKms) -> aws_kms::Settings {
 /// # Errors
 /// As a start: [`AppError::Root`].
 pub async fn check_root(config: &Config) -> Result<String, AppError> {
-    let mut told = look_at(&config.root, config.root.provider, "the root").await?;
-    for kind in config.root.others() {
-        let found = look_at(&config.root, kind, "another root").await;
-        let found = found.unwrap_or_else(|error| format!("another root ({kind}): {error}"));
-        told = format!("{told}\n{found}");
+    let mut told = Vec::new();
+    for (kind, found) in look_at_roots(config).await {
+        told.push(match found {
+            Err(error) if kind == config.root.provider => return Err(error),
+            Err(error) => format!("another root ({kind}): {error}"),
+            Ok(found) => found.text,
+        });
     }
-    Ok(told)
+    Ok(told.join("\n"))
 }
 
-async fn look_at(root: &Root, kind: RootKind, what: &str) -> Result<String, AppError> {
+/// What was seen of a provider.
+pub(super) struct SeenRoot {
+    /// For people.
+    pub(super) text: String,
+    /// Whose anchor it has.
+    pub(super) of: Option<VaultId>,
+}
+
+/// The provider that is named, and every other one that has a section; each may fail by itself.
+pub(super) async fn look_at_roots(config: &Config) -> Vec<(RootKind, Result<SeenRoot, AppError>)> {
+    let root = &config.root;
+    let mut seen = vec![(root.provider, look_at(root, root.provider, "the root").await)];
+    for kind in root.others() {
+        seen.push((kind, look_at(root, kind, "another root").await));
+    }
+    seen
+}
+
+async fn look_at(root: &Root, kind: RootKind, what: &str) -> Result<SeenRoot, AppError> {
     let rng: Arc<dyn Rng> = Arc::new(crate::crypto::rng::SystemRng::new());
     let dir = root.file.as_ref().filter(|_| kind == RootKind::File);
     if let Some(file) = dir
         && !file.dir.exists()
     {
         let dir = file.dir.display();
-        return Ok(format!(
-            "{what} is a directory that is made when it is needed: {dir}"
-        ));
+        return Ok(SeenRoot {
+            text: format!("{what} is a directory that is made when it is needed: {dir}"),
+            of: None,
+        });
     }
     let provider = reach(root, kind, &rng).await?;
-    Ok(match provider.anchor().await? {
-        Some(anchor) => format!("{what} is there ({kind}); it belongs to vault {}", anchor.vault),
+    let of = provider.anchor().await?.map(|anchor| anchor.vault);
+    let text = match of {
+        Some(vault) => format!("{what} is there ({kind}); it belongs to vault {vault}"),
         None => format!("{what} is there ({kind}); it belongs to no vault yet"),
-    })
+    };
+    Ok(SeenRoot { text, of })
 }
 
 #[cfg(test)]
