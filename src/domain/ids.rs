@@ -35,6 +35,13 @@ macro_rules! uuid_id {
                 Ok(Self(id.into_bytes()))
             }
 
+            /// No id that is minted from `at` on comes before this one, to the millisecond.
+            pub fn earliest(at: Timestamp) -> Self {
+                let millis = u64::try_from(at.millis()).unwrap_or(0);
+                let id = uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid();
+                Self(id.into_bytes())
+            }
+
             /// From 16 bytes as stored.
             ///
             /// # Errors

@@ -298,16 +298,17 @@ impl TenantKeys {
     /// What the next version seals.
     fn next_keyring(&self, index_key: NextIndexKey) -> Result<SecretBytes, KeyError> {
         let mut next = self.decoded_keyring()?;
-        let staged = std::mem::take(&mut next.next_index_key);
+        // Either goes with the message, which zeroises.
         if let NextIndexKey::Staged(generation) = index_key {
             if self.next_index_key.is_none() || generation != self.last_generation {
                 return Err(KeyError::Superseded);
             }
-            next.index_key.zeroize();
-            next.index_key = staged;
+            let message = &mut next;
+            std::mem::swap(&mut message.index_key, &mut message.next_index_key);
             next.index_key_generation = generation;
             next.next_index_key_generation = 0;
         }
+        next.next_index_key.zeroize();
         Ok(SecretBytes::from_vec(next.encode_to_vec()))
     }
 

@@ -1,5 +1,6 @@
 //! Blobs that no log names: adopted after a loss of the index, quarantined as orphans otherwise.
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
@@ -11,8 +12,8 @@ use crate::{
         ids::{RecordId, TenantId},
         limits,
     },
-    index::Key,
-    proto::storage::RequestRow,
+    index::{Key, Range, Row, Scan},
+    proto::storage::{RecordRow, RequestRow, TombstoneRow},
 };
 
 use super::{
@@ -26,6 +27,8 @@ const BLOBS: &str = "blobs/";
 /// Where orphans go; a lifecycle rule of the bucket, or an operator, removes them from there.
 const QUARANTINE: &str = "quarantine/";
 const PAGE: usize = 1_000;
+/// Rows that are looked through at once for another try of a request.
+const TWINS: usize = 1_000;
 
 /// What a run of the orphan task did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,22 +141,83 @@ impl Vault {
             return Ok(());
         };
         let key = Key::Request(footer.tenant.clone(), request.mac);
-        let Some(value) = self.index.get(&key).await? else {
-            return Ok(());
-        };
-        let row: RequestRow = self.rows.open(&key, &value)?;
-        let answered = row.expires_micros - limits::REQUEST_ID_MICROS;
-        let apart = footer.created.micros().abs_diff(answered);
-        if row.record_id[..] == entry.record.as_bytes()[..]
-            || apart >= limits::REQUEST_ID_MICROS.unsigned_abs()
-        {
-            return Ok(());
+        if let Some(value) = self.index.get(&key).await? {
+            let row: RequestRow = self.rows.open(&key, &value)?;
+            let answered = row.expires_micros - limits::REQUEST_ID_MICROS;
+            let apart = footer.created.micros().abs_diff(answered);
+            if row.record_id[..] == entry.record.as_bytes()[..] {
+                return Ok(());
+            }
+            if apart < limits::REQUEST_ID_MICROS.unsigned_abs() {
+                return Err(answered_by_another());
+            }
         }
-        Err(Error::new(
-            Kind::AlreadyExists,
-            "REQUEST_ANSWERED",
-            "another try of the same request was answered; this one is an orphan",
-        ))
+        if self.has_twin(footer, &entry.record, &request.mac).await? {
+            return Err(answered_by_another());
+        }
+        Ok(())
+    }
+
+    /// Whether another record was stored by the same request: one that is there, or was and is shredded. What the request's own
+    /// row told is forgotten after a day; a shredded record must not come back as the try before it.
+    async fn has_twin(&self, footer: &Footer, record: &RecordId, mac: &[u8; 32]) -> Result<bool, Error> {
+        let (tenant, created) = (&footer.tenant, footer.created);
+        let earliest = RecordId::earliest(created.plus_micros(-limits::REQUEST_ID_MICROS));
+        let latest = RecordId::earliest(created.plus_micros(limits::REQUEST_ID_MICROS));
+        let tables = [
+            (
+                Range::Records(tenant.clone()),
+                Key::Record(tenant.clone(), earliest),
+            ),
+            (
+                Range::Tombstones(tenant.clone()),
+                Key::Tombstone(tenant.clone(), earliest),
+            ),
+        ];
+        for (range, from) in tables {
+            let mut after = Some(from);
+            loop {
+                let scan = Scan {
+                    range: range.clone(),
+                    reverse: false,
+                    after,
+                    limit: TWINS,
+                };
+                let rows = self.index.scan(&scan).await?;
+                let full = rows.len() == TWINS;
+                after = rows.last().map(|row| row.key.clone());
+                let mut past = false;
+                for row in rows {
+                    let (id, stored_by) = self.stored_by(&row)?;
+                    past |= id > latest;
+                    if id != *record && id <= latest && stored_by[..] == mac[..] {
+                        return Ok(true);
+                    }
+                }
+                if past || !full {
+                    break;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// A record of a row, or of a tombstone, and the keyed digest of the request that stored it.
+    fn stored_by(&self, row: &Row) -> Result<(RecordId, Bytes), Error> {
+        match &row.key {
+            Key::Record(_, id) => {
+                let record: RecordRow = self.rows.open(&row.key, &row.value)?;
+                Ok((*id, record.request_mac))
+            }
+            Key::Tombstone(_, id) => {
+                let dead: TombstoneRow = self.rows.open(&row.key, &row.value)?;
+                Ok((
+                    *id,
+                    dead.record.map(|record| record.request_mac).unwrap_or_default(),
+                ))
+            }
+            _ => Err(Error::corrupt("index row")),
+        }
     }
 
     /// Whose a blob is. The row of a record counts if it names this very blob: a copy under another name is nobody's.
@@ -275,4 +339,12 @@ fn is_no_reason_to_stop(error: &Error) -> bool {
 
 fn not_adopted(object: &ObjectInfo, error: &Error) {
     tracing::warn!(object = %object.key, reason = error.reason, "a record without a leaf is not adopted");
+}
+
+fn answered_by_another() -> Error {
+    Error::new(
+        Kind::AlreadyExists,
+        "REQUEST_ANSWERED",
+        "another try of the same request was answered; this one is an orphan",
+    )
 }

@@ -294,6 +294,12 @@ pub(super) fn record_row(
         start_micros: descriptor.start.micros(),
         descriptor_version: 1,
         sealed_descriptor: entry.sealed_descriptor.clone(),
+        request_mac: entry
+            .request
+            .as_ref()
+            .map(|request| request.mac.to_vec())
+            .unwrap_or_default()
+            .into(),
         ..RecordRow::default()
     }
 }

@@ -6,7 +6,7 @@
 //! The same functions make the rows that made them the first time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -142,13 +142,12 @@ pub(super) async fn catch_up(
     for (_, reader, from) in &behind {
         check_chain(reader, in_bucket, *from).await?;
     }
-    let mut replay = Replay::new(vault);
+    let mut replay = Replay::new(vault, in_bucket.values().collect());
     // Keys first, in their newest state: those that sealed what an older leaf says may be gone.
     for (_, reader, from) in &behind {
         replay.sequenced_leaves(reader, *from).await?;
     }
     replay.refuse_gaps()?;
-    replay.refuse_missing().await?;
     for (_, reader, from) in &behind {
         replay.put_leaves(reader, *from).await?;
     }
@@ -222,13 +221,63 @@ struct Replay<'a> {
     early: BTreeMap<(Scope, u64), (StateLeaf, [u8; 8])>,
     /// Records of an older index that are shredded: what leads to them is left.
     gone: BTreeMap<TenantId, BTreeSet<RecordId>>,
-    /// Objects of page states that are missing.
+    /// Objects of page states that the leaf in hand names and that are missing.
     missing: Missing,
+    /// Every log there is, and what all of them together say of keys; read when it is asked for.
+    logs: Vec<&'a LogReader>,
+    spent: Option<Spent>,
 }
 
-/// Objects of page states that are not there, and the version or epoch that sealed them: nothing is lost with them if that is destroyed.
+/// Objects of page states that are not there, and the version or epoch that sealed them: nothing is lost with them if no state
+/// under that one counts any more.
 #[derive(Debug, Default)]
 pub(super) struct Missing(Vec<(Scope, u64, Error)>);
+
+/// Versions and epochs whose page states count no more.
+#[derive(Debug, Default)]
+struct Spent {
+    destroyed: HashSet<(Scope, u64)>,
+    /// What took over last: all pages were sealed again under it.
+    newest: HashMap<Scope, u64>,
+}
+
+impl Spent {
+    fn take(&mut self, leaf: StateLeaf) -> Result<(), Error> {
+        let Some((scope, _)) = scope_of(&leaf)? else {
+            return Ok(());
+        };
+        match leaf.body {
+            Some(Body::RootEpochCreated(body)) => self.took_over(scope, body.epoch),
+            Some(Body::TenantKeyRotated(body)) => {
+                let version = body.key.map_or(0, |key| key.version);
+                self.took_over(scope, version);
+            }
+            Some(Body::RootEpochDestroyed(body)) if body.scheduled_micros == 0 => {
+                self.destroyed.insert((scope, body.epoch));
+            }
+            Some(Body::TenantKeyDestroyed(body)) => {
+                self.destroyed.insert((scope, body.version));
+            }
+            Some(Body::TenantShredded(body)) => {
+                let versions = body.key_versions.into_iter();
+                self.destroyed
+                    .extend(versions.map(|version| (scope.clone(), version)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn took_over(&mut self, scope: Scope, version: u64) {
+        let newest = self.newest.entry(scope).or_default();
+        *newest = version.max(*newest);
+    }
+
+    fn has(&self, scope: &Scope, version: u64) -> bool {
+        let newest = self.newest.get(scope).copied().unwrap_or_default();
+        version < newest || self.destroyed.contains(&(scope.clone(), version))
+    }
+}
 
 impl Missing {
     /// What an object gave; if it is not there, that is remembered.
@@ -249,7 +298,7 @@ impl Missing {
 }
 
 impl<'a> Replay<'a> {
-    fn new(vault: &'a Arc<Vault>) -> Self {
+    fn new(vault: &'a Arc<Vault>, logs: Vec<&'a LogReader>) -> Self {
         Self {
             vault,
             done: Replayed::default(),
@@ -258,6 +307,8 @@ impl<'a> Replay<'a> {
             early: BTreeMap::new(),
             gone: BTreeMap::new(),
             missing: Missing::default(),
+            logs,
+            spent: None,
         }
     }
 
@@ -435,6 +486,8 @@ impl<'a> Replay<'a> {
         let request = request_of(&leaf)?;
         let record = updated_record(&leaf)?;
         let mut change = self.change_of(scope, leaf, at).await?;
+        // Before anything is written: the next start meets this leaf again, and refuses again.
+        self.refuse_missing().await?;
         if let (Scope::Tenant(tenant), Some(request)) = (scope, request) {
             vault
                 .remember_request(&mut change, tenant, &request, record.as_ref(), at)
@@ -574,14 +627,38 @@ impl<'a> Replay<'a> {
         self.done.broken.push(object);
     }
 
-    /// What sealed a missing state must be destroyed by now, or it would have been the one that counts.
+    /// A state that is missing must be one that counts no more, or shredded slots would live again in an older one.
     async fn refuse_missing(&mut self) -> Result<(), OpenError> {
         for (scope, version, error) in std::mem::take(&mut self.missing.0) {
-            if !self.vault.is_destroyed(&scope, version).await? {
+            if !self.spent().await?.has(&scope, version) {
                 return Err(error.into());
             }
         }
         Ok(())
+    }
+
+    async fn spent(&mut self) -> Result<&Spent, OpenError> {
+        let spent = match self.spent.take() {
+            Some(spent) => spent,
+            None => {
+                let mut spent = Spent::default();
+                for reader in &self.logs {
+                    let mut position = 0;
+                    loop {
+                        let entries = reader.read(position).await?;
+                        if entries.is_empty() {
+                            break;
+                        }
+                        position += entries.len() as u64;
+                        for entry in &entries {
+                            spent.take(parse(entry)?)?;
+                        }
+                    }
+                }
+                spent
+            }
+        };
+        Ok(self.spent.insert(spent))
     }
 
     fn refuse_gaps(&self) -> Result<(), OpenError> {

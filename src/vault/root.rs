@@ -138,6 +138,28 @@ impl Vault {
         Ok(kinds)
     }
 
+    /// Refuses to take an epoch for destroyed that its provider does not know although nobody asked for its destruction: another
+    /// directory, token or account of the same kind would say the same of it.
+    pub(super) async fn must_be_there(&self, epoch: &EpochRow) -> Result<(), Error> {
+        let provider = self.holder(&epoch.provider, epoch.epoch).await?;
+        let grant = EpochGrant {
+            handle: epoch.handle.clone(),
+            wrapped: epoch.wrapped_epoch_key.to_vec(),
+        };
+        match provider.unwrap(self.label(epoch.epoch), &grant).await {
+            Ok(_) => Ok(()),
+            Err(ProviderError::NoSuchKey) => Err(Error::new(
+                Kind::WrongState,
+                "EPOCH_NOT_THERE",
+                "the root provider does not have the key of an older epoch, and this vault has not destroyed it: it may live elsewhere, so \
+                 nothing is destroyed; point the provider's section at the directory, token or account that has it",
+            )
+            .with("provider", &epoch.provider)
+            .with("epoch", epoch.epoch)),
+            Err(error) => Err(KeyError::Provider(error).into()),
+        }
+    }
+
     /// Refuses to go on while an older epoch lives that nobody can be asked to destroy.
     pub(super) async fn refuse_unreachable_epochs(&self) -> Result<(), Error> {
         let mut asked = BTreeSet::new();
@@ -145,6 +167,9 @@ impl Vault {
             let epoch: EpochRow = self.rows.open(&row.key, &row.value)?;
             if epoch.state != apply::DESTROYED && asked.insert(epoch.provider.clone()) {
                 self.holder(&epoch.provider, epoch.epoch).await?;
+            }
+            if epoch.state != apply::DESTROYED && epoch.destroying_micros == 0 {
+                self.must_be_there(&epoch).await?;
             }
         }
         Ok(())

@@ -158,6 +158,7 @@ fn shredded(last: u8, entry: u32) -> ShreddedRecord {
         page_id: id(0x30),
         slot: 40 + entry,
         request_mac: Bytes::new(),
+        request_expires_micros: 0,
     }
 }
 

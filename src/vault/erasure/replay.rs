@@ -114,8 +114,7 @@ impl Vault {
         let mut change = case.change(&self.rows, row);
         let rows = apply::records_shredded(&self.rows, tenant, &body, at).ok_or_else(corrupt)?;
         change.put.extend(rows);
-        self.replay_requests_shredded(&mut change, tenant, &body, at)
-            .await?;
+        self.replay_requests_shredded(&mut change, tenant, &body).await?;
         change.put.push(super::unswept_row(&self.rows, tenant, &case.id));
         let ids = body
             .records

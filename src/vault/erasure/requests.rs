@@ -1,77 +1,47 @@
-//! By which request ids records were stored that are shredded so soon that those may still come again. The logs keep them: an
-//! index that is made anew then tells a retry that its record was shredded, and does not store it a second time.
+//! By which request ids records were stored that are shredded. The logs keep them: an index that is made anew then tells a retry
+//! that its record was shredded, and takes no other try of the same request for a record that was lost.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use futures_util::{StreamExt, stream};
+use std::collections::BTreeMap;
 
 use crate::{
-    blob::{
-        format::{Footer, Request},
-        store::ObjectKey,
-    },
+    blob::format::Request,
     domain::{
         clock::Timestamp,
         ids::{RecordId, TenantId},
         limits,
     },
-    index::Change,
-    proto::storage::RecordsShredded,
+    index::{Change, Key},
+    proto::storage::{RecordsShredded, RequestRow},
 };
 
 use super::super::{Error, Vault, record::Located};
 
-/// Footers read at a time.
-const READS: usize = 16;
-
 impl Vault {
-    /// The keyed digests of the request ids that stored some records, as far as they may come again. What cannot be read is left
-    /// out: an erasure does not wait for it.
-    pub(super) async fn young_requests(
+    /// Until when the request ids that stored some records stand for them, in microseconds; none for one that may be used again,
+    /// or stands for another record by now.
+    pub(super) async fn open_requests(
         &self,
-        records: impl Iterator<Item = &Located>,
-    ) -> BTreeMap<RecordId, [u8; 32]> {
-        let now = self.clock.now().micros();
-        let is_young = |located: &&Located| {
-            let created = Timestamp(located.row.created_micros);
-            created
-                .plus_micros(limits::REQUEST_ID_MICROS + limits::UPLOAD_MICROS)
-                .micros()
-                > now
-        };
-        let objects: BTreeSet<(String, Vec<u8>)> = records
-            .filter(is_young)
-            .map(|located| (located.row.object_key.clone(), located.row.footer_sha256.to_vec()))
-            .collect();
-        let footers = stream::iter(objects)
-            .map(|(object, sha256)| async move {
-                let read = self.known_footer(&object, &sha256).await;
-                if let Err(error) = &read {
-                    tracing::warn!(%object, %error, "a record that is shredded may be stored again by a retry of the last day, if the index is lost");
-                }
-                read.ok()
-            })
-            .buffer_unordered(READS)
-            .filter_map(|footer| async { footer });
-        let mut requests = BTreeMap::new();
-        let mut footers = std::pin::pin!(footers);
-        while let Some(footer) = footers.next().await {
-            for entry in &footer.entries {
-                if let Some(request) = &entry.request {
-                    requests.insert(entry.record, request.mac);
-                }
+        tenant: &TenantId,
+        records: impl Iterator<Item = &Located> + Send,
+    ) -> Result<BTreeMap<RecordId, i64>, Error> {
+        let mut ids = Vec::new();
+        let mut keys = Vec::new();
+        for located in records {
+            if let Ok(mac) = <[u8; 32]>::try_from(&located.row.request_mac[..]) {
+                ids.push(located.id);
+                keys.push(Key::Request(tenant.clone(), mac));
             }
         }
-        requests
-    }
-
-    async fn known_footer(&self, object: &str, sha256: &[u8]) -> Result<Footer, Error> {
-        let (footer, found) = self.read_footer(&ObjectKey::parse(object)?).await?;
-        if found[..] == *sha256 {
-            Ok(footer)
-        } else {
-            Err(Error::corrupt("footer"))
+        let values = self.index.get_many(&keys).await?;
+        let mut open = BTreeMap::new();
+        for ((id, key), value) in ids.into_iter().zip(keys).zip(values) {
+            let Some(value) = value else { continue };
+            let row: RequestRow = self.rows.open(&key, &value)?;
+            if row.record_id[..] == id.as_bytes()[..] {
+                open.insert(id, row.expires_micros);
+            }
         }
+        Ok(open)
     }
 
     /// Remembers the requests that a leaf of a shred names, in an index that catches up.
@@ -80,20 +50,27 @@ impl Vault {
         change: &mut Change,
         tenant: &TenantId,
         body: &RecordsShredded,
-        at: Timestamp,
     ) -> Result<(), Error> {
         let corrupt = || Error::corrupt("leaf");
-        for record in body
+        let now = self.clock.now().micros();
+        let open = body
             .records
             .iter()
-            .filter(|record| !record.request_mac.is_empty())
-        {
+            .filter(|record| record.request_expires_micros > now);
+        let mut requests = BTreeMap::new();
+        for record in open {
             let id = RecordId::from_slice(&record.record_id).map_err(|_| corrupt())?;
+            let mac: [u8; 32] = record.request_mac[..].try_into().map_err(|_| corrupt())?;
+            // A key is written once in a change.
+            requests.insert(mac, (id, record.request_expires_micros));
+        }
+        for (mac, (id, expires)) in requests {
             // What was asked is not known any more, nor is it looked at: the record is shredded.
             let request = Request {
-                mac: record.request_mac[..].try_into().map_err(|_| corrupt())?,
+                mac,
                 fingerprint: [0; 32],
             };
+            let at = Timestamp(expires - limits::REQUEST_ID_MICROS);
             self.remember_request(change, tenant, &request, Some(&id), at)
                 .await?;
         }

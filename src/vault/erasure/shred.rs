@@ -60,8 +60,8 @@ struct Doomed {
     expect: Vec<Expect>,
     /// Whether more may be found when it is shredded.
     look_after: bool,
-    /// Keyed digest of the request id that stored it, while that may come again.
-    request_mac: Option<[u8; 32]>,
+    /// Until when the request id that stored it stands for it; 0 if it does no more.
+    request_expires_micros: i64,
 }
 
 /// What became of a run over a set.
@@ -157,11 +157,11 @@ impl Vault {
                 Verdict::Keep => {}
             }
         }
-        let requests = self
-            .young_requests(doomed.iter().map(|doomed| &doomed.located))
-            .await;
+        let located = doomed.iter().map(|doomed| &doomed.located);
+        let requests = self.open_requests(&case.tenant, located).await?;
         for doomed in &mut doomed {
-            doomed.request_mac = requests.get(&doomed.located.id).copied();
+            let expires = requests.get(&doomed.located.id);
+            doomed.request_expires_micros = expires.copied().unwrap_or_default();
         }
         Ok(doomed)
     }
@@ -204,7 +204,7 @@ impl Vault {
                 found_by,
                 expect: Vec::new(),
                 look_after: false,
-                request_mac: None,
+                request_expires_micros: 0,
                 descriptor: None,
                 located,
             });
@@ -215,7 +215,7 @@ impl Vault {
             found_by: keys,
             expect,
             look_after: false,
-            request_mac: None,
+            request_expires_micros: 0,
             descriptor: Some(descriptor),
             located,
         })
@@ -374,6 +374,7 @@ impl Vault {
                         self.keys.forget_page(tenant, page);
                         let ids: Vec<RecordId> = records.iter().map(|doomed| doomed.located.id).collect();
                         self.streams.cut(tenant, &ids);
+                        self.forget_uploads_of(tenant, Some(&ids)).await;
                         let many = records.iter().filter(|doomed| doomed.look_after);
                         let many: Set = many.map(|doomed| doomed.located.id).collect();
                         if !many.is_empty() {
@@ -585,11 +586,8 @@ fn shredded_record(doomed: &Doomed) -> ShreddedRecord {
         plaintext_length: row.plaintext_length,
         page_id: row.page_id.clone(),
         slot: row.slot,
-        request_mac: doomed
-            .request_mac
-            .map(|mac| mac.to_vec())
-            .unwrap_or_default()
-            .into(),
+        request_mac: row.request_mac.clone(),
+        request_expires_micros: doomed.request_expires_micros,
     }
 }
 

@@ -46,6 +46,7 @@ impl Vault {
                     self.keys.forget_region_pages();
                     self.keys.forget_tenant(tenant);
                     self.streams.cut_all(tenant);
+                    self.forget_uploads_of(tenant, None).await;
                     self.erasing.purge.notify_one();
                     return Ok(());
                 }

@@ -160,7 +160,7 @@ impl Vault {
         told: Told,
         entries: &[Fresh<'a>],
     ) -> Result<(Vec<Part<'a>>, Vec<Fresh<'a>>), Error> {
-        let material = self.material(blob, entries).await?;
+        let material = self.material(blob, told, entries).await?;
         // Which part makes an identifier's number known.
         let mut placed: BTreeMap<Blind, usize> = BTreeMap::new();
         let mut parts: Vec<Part<'a>> = vec![Part::default()];
@@ -203,7 +203,7 @@ impl Vault {
         Ok((parts, later))
     }
 
-    async fn material(&self, blob: &Blob<'_>, entries: &[Fresh<'_>]) -> Result<Material, Error> {
+    async fn material(&self, blob: &Blob<'_>, told: Told, entries: &[Fresh<'_>]) -> Result<Material, Error> {
         let footer = blob.footer;
         let keys = self.keys.tenant(&footer.tenant).await?;
         let mut terms = BTreeMap::new();
@@ -217,7 +217,7 @@ impl Vault {
         Ok(Material {
             keys,
             offsets: footer.entry_offsets(),
-            requests: self.request_rows(footer, entries).await?,
+            requests: self.request_rows(footer, told, entries).await?,
             terms,
             numbers,
         })
@@ -227,14 +227,20 @@ impl Vault {
     async fn request_rows(
         &self,
         footer: &Footer,
+        told: Told,
         entries: &[Fresh<'_>],
     ) -> Result<BTreeMap<usize, (Expect, Row)>, Error> {
+        // A request is answered now; an upload may have begun days ago.
+        let at = match told {
+            Told::ByPut => self.clock.now(),
+            Told::ByAdoption | Told::Already => footer.created,
+        };
         let rows: Vec<(usize, Row)> = entries
             .iter()
             .filter_map(|fresh| {
                 let entry = &footer.entries[fresh.index];
                 let tag = entry.request.as_ref()?;
-                let row = self.request_row(&footer.tenant, tag, Some(&entry.record), footer.created);
+                let row = self.request_row(&footer.tenant, tag, Some(&entry.record), at);
                 Some((fresh.index, row))
             })
             .collect();
@@ -242,7 +248,7 @@ impl Vault {
         let found = self.index.get_many(&keys).await?;
         let mut remembered = BTreeMap::new();
         for ((index, row), found) in rows.into_iter().zip(found) {
-            if let Some(expect) = self.remembers(&row, found, footer.created)? {
+            if let Some(expect) = self.remembers(&row, found, at)? {
                 remembered.insert(index, (expect, row));
             }
         }

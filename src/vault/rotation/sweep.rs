@@ -99,6 +99,8 @@ impl Vault {
     pub(super) async fn sweep(&self, operation: &KeyOperation) -> Result<(), Error> {
         // Before anything is rotated in vain, again and again.
         self.refuse_unreachable_epochs().await?;
+        // Also before any slot of a region page goes: a retired version may be the last that opens something.
+        self.secure_key_state().await?;
         let from = self.ledger.shipped();
         let mut plan = self.plan().await?;
         let mut blinded = BTreeMap::new();
@@ -590,6 +592,7 @@ impl Vault {
         };
         let provider = self.holder(&epoch.provider, number).await?;
         if epoch.destroying_micros == 0 {
+            self.must_be_there(&epoch).await?;
             self.prove_unreferenced(operation, epoch, value, current).await?;
         }
         let destroyed = provider

@@ -225,6 +225,7 @@ async fn shredded(vault: &Vault, id: &RecordId) -> ShreddedRecord {
         page_id: row.page_id,
         slot: row.slot,
         request_mac: Bytes::new(),
+        request_expires_micros: 0,
     }
 }
 

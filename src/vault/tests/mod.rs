@@ -34,6 +34,7 @@ mod erasure;
 mod migration;
 mod reblind;
 mod recovery;
+mod refused;
 mod requests;
 mod root;
 mod rotation;

@@ -1,6 +1,9 @@
 //! Retries: what was asked of a record is compared under a key of the record's own, whatever became of the keys above it.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicI64, Ordering},
+};
 
 use crate::{
     domain::{
@@ -14,9 +17,9 @@ use crate::{
 };
 
 use super::{
-    erasure::{erase, message_spec},
+    erasure::{erase, message_spec, purged},
     rotation::{rotate, turn},
-    sweep::sweep,
+    sweep::{Mortal, dead, sweep},
     *,
 };
 
@@ -369,5 +372,118 @@ async fn a_retry_is_refused_when_its_records_key_does_not_open() {
             assert_eq!(refused.unwrap_err().kind, Kind::Corrupt);
         }
     }
+    opened.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_id_that_was_used_twice_stands_for_what_it_last_stored_also_in_an_index_made_anew() {
+    let bench = Bench::new().await;
+    let opened = bench.open(&Arc::new(MemoryIndex::default())).await;
+    let vault = &opened.vault;
+    make_tenant(vault).await;
+    // After a day an id may be used again.
+    let first = call(vault, "twice", "one").await.unwrap().id;
+    bench.clock.advance(25 * HOUR);
+    let second = call(vault, "twice", "two").await.unwrap().id;
+    let third = call(vault, "once", "three").await.unwrap().id;
+    bench.clock.advance(HOUR);
+    let gone = erase(Target::Records(vec![first, third]));
+    vault.request_erasure(gone).await.unwrap();
+    opened.close().await;
+    let opened = bench.open(&Arc::new(MemoryIndex::default())).await;
+    let vault = &opened.vault;
+    assert_eq!(call(vault, "twice", "two").await.unwrap().id, second);
+    assert_eq!(reason(call(vault, "once", "three").await), "SHREDDED");
+    vault
+        .request_erasure(erase(Target::Records(vec![second])))
+        .await
+        .unwrap();
+    opened.close().await;
+    let opened = bench.open(&Arc::new(MemoryIndex::default())).await;
+    assert_eq!(reason(call(&opened.vault, "twice", "two").await), "SHREDDED");
+    bench.clock.advance(25 * HOUR);
+    let next = call(&opened.vault, "twice", "four").await.unwrap().id;
+    assert!(next != first && next != second);
+    opened.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_records_of_one_request_id_are_erased_in_one_leaf_and_the_index_is_made_anew() {
+    let bench = Bench::new().await;
+    let opened = bench.open(&Arc::new(MemoryIndex::default())).await;
+    let vault = &opened.vault;
+    make_tenant(vault).await;
+    let first = call(vault, "twice", "one").await.unwrap().id;
+    bench.clock.advance(25 * HOUR);
+    let second = call(vault, "twice", "two").await.unwrap().id;
+    let both = erase(Target::Records(vec![first, second]));
+    vault.request_erasure(both).await.unwrap();
+    opened.close().await;
+    let opened = bench.open(&Arc::new(MemoryIndex::default())).await;
+    assert_eq!(reason(call(&opened.vault, "twice", "two").await), "SHREDDED");
+    assert_eq!(records(&opened.vault).await, 0);
+    opened.close().await;
+}
+
+/// The first try's blob is whole when its process dies; the second try is acknowledged, and erased after its request is forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_try_that_was_cut_short_does_not_bring_back_what_is_shredded() {
+    let bench = Bench::new().await;
+    let index = MemoryIndex::default();
+    let left = Arc::new(AtomicI64::new(i64::MAX));
+    let mortal = Mortal {
+        index: index.clone(),
+        left: Arc::clone(&left),
+    };
+    let opened = bench
+        .open_over(Arc::new(mortal), Arc::clone(&bench.root) as _)
+        .await;
+    make_tenant(&opened.vault).await;
+    let spec = PutSpec {
+        draft: nameless(),
+        ..spec("call")
+    };
+    let mut put = opened.vault.begin_put(spec).await.unwrap();
+    put.write(Bytes::from_static(b"hello")).await.unwrap();
+    left.store(0, Ordering::Release);
+    tokio::select! {
+        done = put.finish(Closing::default()) => panic!("{done:?}"),
+        () = dead(&left) => {}
+    }
+    opened.crash().await;
+    let blobs = bench.store.list("blobs/", false, None, 10).await.unwrap().objects;
+    assert_eq!(blobs.len(), 1, "the blob of the first try");
+
+    bench.clock.advance(HOUR);
+    let opened = bench.open(&Arc::new(index)).await;
+    let second = call(&opened.vault, "call", "hello").await.unwrap().id;
+    bench.clock.advance(30 * HOUR);
+    opened
+        .vault
+        .request_erasure(erase(Target::Records(vec![second])))
+        .await
+        .unwrap();
+    purged(&opened.vault).await;
+    opened.close().await;
+    let opened = bench.open(&Arc::new(MemoryIndex::default())).await;
+    assert_eq!(records(&opened.vault).await, 0);
+    opened.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_of_more_than_a_day_is_known_again_for_a_day_after_it_was_committed() {
+    let bench = Bench::new().await;
+    let opened = bench.open(&Arc::new(MemoryIndex::default())).await;
+    let vault = &opened.vault;
+    make_tenant(vault).await;
+    let upload = begin(vault, "slow", false).await.unwrap().id;
+    let mut writer = vault.write_upload(&tenant(), &upload, 0).await.unwrap();
+    writer.write(Bytes::from_static(b"hello")).await.unwrap();
+    writer.finish().await.unwrap();
+    bench.clock.advance(30 * HOUR);
+    commit(vault, upload, None).await.unwrap();
+    bench.clock.advance(23 * HOUR);
+    assert_eq!(begin(vault, "slow", false).await.unwrap().id, upload);
+    assert_eq!(records(vault).await, 1);
     opened.close().await;
 }

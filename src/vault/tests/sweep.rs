@@ -289,6 +289,8 @@ async fn a_sweep_whose_new_state_cannot_be_read_back_destroys_nothing() {
         record_call(world.vault(), 2).await,
     );
     let erasure = erased(world.vault(), Target::Records(vec![gone.id])).await;
+    // What was there before is read before; what the sweep writes comes back changed.
+    world.vault().secure_key_state().await.unwrap();
     world
         .faults
         .on(Operation::Get)

@@ -27,6 +27,7 @@ use super::{
             off_the_async_threads, outcome_of, sniffed,
         },
         record::BlobName,
+        requests::shredded,
     },
     Phase, UploadStatus, committed, journal,
     session::Session,
@@ -73,7 +74,15 @@ impl Vault {
     /// what store or index answered: the upload stays open then.
     pub async fn commit_upload(self: &Arc<Self>, spec: CommitSpec) -> Result<Record, Error> {
         self.active_tenant(&spec.tenant).await?;
-        let session = self.session(&spec.tenant, &spec.id).await?;
+        let session = match self.session(&spec.tenant, &spec.id).await {
+            // With its record went what was known of the upload.
+            Err(error)
+                if error.kind == Kind::NotFound && self.is_shredded(&spec.tenant, &spec.id).await? =>
+            {
+                return Err(shredded());
+            }
+            found => found?,
+        };
         let fingerprint = blind::record_fingerprint(&session.making.fingerprint_key, &[&asked_for(&spec)]);
         let phase = session.state().phase.clone();
         if let Phase::Committed {

@@ -84,6 +84,17 @@ impl Vault {
         }
     }
 
+    /// Forgets the uploads of records that are shredded, or of a whole tenant: their sessions hold keys.
+    pub(in crate::vault) async fn forget_uploads_of(&self, tenant: &TenantId, records: Option<&[RecordId]>) {
+        for session in self.uploads.sessions() {
+            let making = &session.making;
+            let is_of_them = records.is_none_or(|records| records.contains(&making.record));
+            if making.tenant == *tenant && is_of_them {
+                self.forget(&session).await;
+            }
+        }
+    }
+
     async fn forget_damaged(&self, id: &RecordId) {
         self.uploads.known().remove(id);
         let (spool, id) = (Arc::clone(&self.uploads.spool), *id);
