@@ -477,6 +477,13 @@ mod tests {
         (of.weight, of.text)
     }
 
+    /// What alone is in a directory.
+    fn only(dir: &Path) -> std::path::PathBuf {
+        let found: Vec<_> = fs::read_dir(dir).unwrap().collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].as_ref().unwrap().path()
+    }
+
     async fn of_roots(config: &Config) -> Vec<(Weight, String)> {
         let found = examine(config).await.into_iter();
         let of = found.filter(|finding| finding.subject == "root");
@@ -573,11 +580,12 @@ mod tests {
         let told = of_copies(&config).await;
         let whole = "its logs are as long as the bucket's, and the 1 payload objects that its logs name as needed are listed in it";
         assert_eq!(told, (Weight::Fine, whole.to_owned()));
-        for (lost, says) in [
-            ("payloads", "1 of the 1 payload objects"),
-            ("log/state/1/1/tile/0", "tiles of 1 logs"),
+        let log = only(&only(&copies.join("objects/log/state")));
+        for (part, says) in [
+            (copies.join("objects/payloads"), "1 of the 1 payload objects"),
+            (log.join("tile/0"), "tiles of 1 logs"),
         ] {
-            let (part, aside) = (copies.join("objects").join(lost), dir.path().join("aside"));
+            let aside = dir.path().join("aside");
             fs::rename(&part, &aside).unwrap();
             let (weight, text) = of_copies(&config).await;
             assert!(weight == Weight::Problem && text.contains(says), "{text}");
@@ -604,7 +612,7 @@ mod tests {
             weight == Weight::Problem && text.contains("older than the last destruction"),
             "{text}"
         );
-        let newest = copies.join("objects/log/state/1/1/checkpoint");
+        let newest = log.join("checkpoint");
         let longer = String::from_utf8(fs::read(&newest).unwrap()).unwrap();
         let mut lines: Vec<String> = longer.split('\n').map(str::to_owned).collect();
         let size: u64 = lines[1].parse().unwrap();
