@@ -46,7 +46,7 @@ impl Vault {
     pub fn warning(&self) -> Option<&'static str> {
         let without = self.without_provider.load(Ordering::Relaxed);
         let failing = self.keys.standing().is_failing().then_some("ROOT_UNAVAILABLE");
-        failing.or(without.then_some(NOT_CONFIGURED))
+        failing.or_else(|| without.then_some(NOT_CONFIGURED))
     }
 
     /// Asks the root provider for the current epoch's key, which must be the one that is open; to be called about every minute.

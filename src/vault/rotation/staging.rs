@@ -119,7 +119,7 @@ impl<'a> Staging<'a> {
                 continue;
             };
             let message = vault.rows.open::<PageRow>(&row.key, &row.value);
-            let message = message.map_err(|error| self.owner.damaged(&page, error.into()))?;
+            let message = message.map_err(|error| self.owner.damaged(&page, error))?;
             let stored = apply::page_under(&message, self.owner.current())
                 .ok_or_else(|| self.owner.damaged(&page, Error::corrupt("key material")))?;
             if self.staged.get(&page) == Some(&(stored.generation + 1)) {

@@ -94,7 +94,10 @@ impl Campaign {
             retried += this.make_erasures_good(&this.hands().await).await;
             checked += this.check_sample(round).await;
         }
-        let (records, tenants) = this.all_is_final(&this.hands().await).await;
+        let hands = this.hands().await;
+        this.make_final(&hands).await;
+        let (records, tenants) = this.check_final(&hands).await;
+        drop(hands);
         let kept = this.check_all().await;
         let client = this.client("reader").await;
         assert!(
@@ -111,7 +114,9 @@ impl Campaign {
         std::fs::rename(this.place.data().join("index"), this.place.path("index.old")).unwrap();
         let server = Server::start(&this.place.data());
         this.check_all().await;
+        assert_eq!(this.check_final(&this.hands().await).await, (records, tenants));
         assert_eq!(server.stop(), Some(0));
+        this.scrub();
         println!(
             "{} kills, seed {}: {} records acknowledged and equal, {records} erased and {tenants} tenants, all final and gone, with the index \
              and without it, {retried} unheard requests made good once, {} reads under load, {checked} checks between kills, {listed} \
