@@ -131,21 +131,25 @@ async fn carry_out_erasures(vault: Arc<Vault>) {
     }
 }
 
-/// Makes final what was shredded, if anything was; if not, what has come since the last time is secured all the same.
+/// Makes final what was shredded, if anything was; and secures what has come since the last time.
 async fn sweep(vault: Arc<Vault>, every_hours: u32) {
     let period = Duration::from_secs(3_600 * u64::from(every_hours));
     let mut ticks = every(FIRST_SWEEP.min(period), period);
     loop {
         ticks.tick().await;
-        match vault.sweep_if_due().await {
-            Ok(true) => tracing::debug!("the region is swept"),
-            Ok(false) => {
-                if let Err(error) = vault.back_up_key_state().await {
-                    tracing::error!(%error, cause = error.source.as_deref().map(|cause| causes(cause)), "the recovery store is not as new as the bucket");
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the region was not swept; tried again when it is due"),
-        }
+        look_for_sweeps(&vault).await;
+    }
+}
+
+async fn look_for_sweeps(vault: &Arc<Vault>) {
+    match vault.sweep_if_due().await {
+        Ok(true) => tracing::debug!("the region is swept"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "the region was not swept; tried again when it is due"),
+    }
+    // A sweep copies before it destroys, and may not come so far for long.
+    if let Err(error) = vault.back_up_key_state().await {
+        tracing::error!(%error, cause = error.source.as_deref().map(|cause| causes(cause)), "the recovery store is not as new as the bucket");
     }
 }
 
@@ -195,4 +199,64 @@ fn every(period_before_first: Duration, period: Duration) -> Interval {
     let mut ticks = time::interval_at(Instant::now() + period_before_first, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        domain::{
+            erasure::{Ground, Target},
+            tenant::TenantSettings,
+        },
+        keys::providers::Providers,
+        testing::{
+            root::{FaultyRoot, Manner},
+            world::{Engine, World},
+        },
+        vault::{ErasureSpec, OperationState},
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_new_is_backed_up_while_a_sweep_that_is_due_does_not_get_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut world = World::new(dir.path(), Engine::Memory, 91).unwrap();
+        world.has_recovery = true;
+        let root = FaultyRoot::over(Arc::new(world.root_provider().unwrap()));
+        world.roots = Some(Providers::one(Arc::new(root.clone())));
+        world.open().await.unwrap();
+        let vault = world.vault();
+        let tenant = "acme".parse().unwrap();
+        let made = vault.create_tenant("admin", &tenant, TenantSettings::default(), None);
+        made.await.unwrap();
+        let spec = ErasureSpec {
+            tenant,
+            actor: "compliance".into(),
+            target: Target::Tenant,
+            ground: Ground::A17,
+            reference: "CASE-1".parse().unwrap(),
+            grace_micros: Some(0),
+            expected_set: None,
+            request: None,
+        };
+        vault.request_erasure(spec).await.unwrap();
+        root.behave(Manner::Lying);
+        look_for_sweeps(vault).await;
+        // It says why it does not get on, and rests for seconds.
+        loop {
+            let operations = vault.key_operations(None, 9, |_| true).await.unwrap().0;
+            assert_eq!(operations[0].state, OperationState::Running);
+            if operations[0].reason.is_some() {
+                break;
+            }
+            time::sleep(Duration::from_millis(2)).await;
+        }
+        let copied = world.recovery_path().join("objects/vault");
+        fs::remove_dir_all(&copied).unwrap();
+        look_for_sweeps(vault).await;
+        assert!(copied.join("manifest").exists());
+        world.crash().await;
+    }
 }

@@ -1,7 +1,15 @@
 //! What an operator should know before something is lost. Reads; makes nothing, and needs no lock: a server may be running.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,30 +18,45 @@ use tokio::{
 };
 
 use crate::{
-    blob::store::{BlobStore, ByteRange, ObjectKey, StoreError},
-    config::{Config, Store},
+    blob::{
+        store::{BlobStore, ByteRange, ObjectKey, StoreError},
+        walk::lacking,
+    },
+    config::{Config, RootKind, Store},
     crypto::rng::SystemRng,
     domain::{
         clock::{Clock, Rng, SystemClock, Timestamp},
         ids::VaultId,
     },
-    index::LogKind,
+    index::{LogId, LogKind},
     ledger::{
         leaf,
-        log::{LogError, LogName, LogReader, logs},
+        log::{Head, LogError, LogName, LogReader, listed, logs},
     },
     proto::storage::{VaultManifest, state_leaf::Body},
+    vault::Named,
 };
 
-use super::{AppError, causes, check_root, check_store, store};
+use super::{
+    AppError, causes, check_store,
+    root::{SeenRoot, look_at_roots},
+    store,
+};
 
 const MANIFEST: &str = "vault/manifest";
+/// Longer than any manifest.
+const MOST_MANIFEST: u64 = 1 << 20;
+/// Entries of a bundle, and bundles read ahead.
+const BUNDLE: usize = 256;
+const READ_AHEAD: usize = 8;
 /// Longest wait for a server's word of its health, and its longest word.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST: u64 = 16 << 10;
 /// What a backup is good for.
 const BACKUP: &str = "a valid backup is blobs of any age (blobs/, and payloads/ with corrected descriptors) and a key state at least as new as the last sweep that \
      destroyed a root epoch (log/, payloads/, vault/): what is older opens nothing. Nothing of the root belongs in it";
+const AHEAD: &str = "it has leaves that the bucket has not (RECOVERY_AHEAD): the bucket was rolled back. Do not start the vault; bring the bucket back from it \
+     (docs/operations.md, \"A rolled-back bucket\")";
 const NO_RECOVERY: &str = "there is none: a bucket that loses its key state (payloads/, log/) after a sweep can be opened by nobody. Configure [recovery_store], \
      another bucket";
 
@@ -70,13 +93,15 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         Ok(text) => finding(subject, Weight::Fine, &text),
         Err(error) => finding(subject, Weight::Problem, &error.to_string()),
     };
-    let mut found = vec![
-        reached("store", check_store(config).await),
-        reached("root", check_root(config).await),
-    ];
+    let mut found = vec![reached("store", check_store(config).await)];
+    let vault = vault_of(&config.store).await;
+    for (kind, seen) in look_at_roots(config).await {
+        let (weight, text) = of_root(seen, kind, kind == config.root.provider, vault);
+        found.push(finding("root", weight, &text));
+    }
     found.push(match &config.recovery_store {
         None => finding("recovery_store", Weight::Warning, NO_RECOVERY),
-        Some(copies) => match compare(&config.store, copies).await {
+        Some(copies) => match compare_twice(&config.store, copies).await {
             Ok(seen) => {
                 let (weight, text) = seen.told();
                 finding("recovery_store", weight, &text)
@@ -90,6 +115,50 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         found.push(finding("ops_listen", weight, &text));
     }
     found
+}
+
+/// Whose bucket it is, as far as it can be told.
+async fn vault_of(bucket: &Store) -> Option<VaultId> {
+    let bucket = opened(bucket).await.ok()??;
+    let manifest = read(&*bucket, MANIFEST, MOST_MANIFEST).await.ok()??;
+    vault_in(manifest)
+}
+
+fn vault_in(manifest: bytes::Bytes) -> Option<VaultId> {
+    let manifest = VaultManifest::decode(manifest).ok()?;
+    VaultId::from_slice(&manifest.vault_id).ok()
+}
+
+fn of_root(
+    seen: Result<SeenRoot, AppError>,
+    kind: RootKind,
+    is_named: bool,
+    vault: Option<VaultId>,
+) -> (Weight, String) {
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(error) if is_named => return (Weight::Problem, causes(&error)),
+        Err(error) => {
+            return (
+                Weight::Problem,
+                format!("another root ({kind}): {}", causes(&error)),
+            );
+        }
+    };
+    let text = seen.text;
+    match (vault, seen.of) {
+        (Some(vault), Some(of)) if of != vault => (
+            Weight::Problem,
+            format!("{text}, and the bucket to vault {vault}: one of them is the wrong one"),
+        ),
+        (Some(vault), None) if is_named => (
+            Weight::Warning,
+            format!(
+                "{text}, and the bucket to vault {vault}: it is the wrong root, or its anchor was taken away"
+            ),
+        ),
+        _ => (Weight::Fine, text),
+    }
 }
 
 /// What a server that runs says of itself: what only its index knows, such as older epochs that nobody can be asked to destroy.
@@ -144,8 +213,13 @@ struct Compared {
     /// The root turned among them, and after that epochs were destroyed: what is copied may open nothing.
     turned: bool,
     behind_a_destruction: bool,
-    /// It is another vault's, or has what the bucket has not.
+    /// It is another vault's, or has what the bucket has not; and what to do.
     foreign: Option<&'static str>,
+    /// Payload objects that copied leaves name and a living key opens.
+    needed: usize,
+    /// Those of them that are not there; and logs that tiles are missing of.
+    missing: usize,
+    broken_logs: usize,
 }
 
 impl Compared {
@@ -157,10 +231,7 @@ impl Compared {
             );
         }
         if let Some(what) = self.foreign {
-            return (
-                Weight::Problem,
-                format!("{what}; point recovery_store at a bucket of its own"),
-            );
+            return (Weight::Problem, what.to_owned());
         }
         let since = self.since.map(|micros| format!(" since {}", Timestamp(micros)));
         let since = since.unwrap_or_default();
@@ -172,11 +243,27 @@ impl Compared {
                 ),
             );
         }
+        let (needed, missing, broken) = (self.needed, self.missing, self.broken_logs);
+        if missing > 0 || broken > 0 {
+            return (
+                Weight::Problem,
+                format!(
+                    "it lacks {missing} of the {needed} payload objects that its logs name as needed, and tiles of {broken} logs: a bucket may not be brought \
+                     back from it; a server that runs copies them again when it looks for sweeps, `callvault sweep run` at once"
+                ),
+            );
+        }
+        let listed = format!("the {needed} payload objects that its logs name as needed are listed in it");
         match (self.behind, self.keys) {
-            (0, _) => (Weight::Fine, "it is as new as the bucket".to_owned()),
+            (0, _) => (
+                Weight::Fine,
+                format!("its logs are as long as the bucket's, and {listed}"),
+            ),
             (behind, 0) => (
                 Weight::Fine,
-                format!("it is as new as the bucket's keys; {behind} leaves were logged{since}"),
+                format!(
+                    "its logs are as new as the bucket's keys, {behind} leaves were logged{since}, and {listed}"
+                ),
             ),
             (behind, keys) => (
                 Weight::Warning,
@@ -211,69 +298,120 @@ impl Compared {
     }
 }
 
+/// Once more if something is missing: a server that runs may have copied and removed meanwhile.
+async fn compare_twice(bucket: &Store, copies: &Store) -> Result<Compared, AppError> {
+    let compared = compare(bucket, copies).await?;
+    if compared.missing == 0 && compared.broken_logs == 0 {
+        return Ok(compared);
+    }
+    compare(bucket, copies).await
+}
+
 async fn compare(bucket: &Store, copies: &Store) -> Result<Compared, AppError> {
     let copies = opened(copies).await?;
+    let empty = || Compared {
+        empty: true,
+        ..Compared::default()
+    };
+    let Some(bucket) = opened(bucket).await? else {
+        return Ok(empty());
+    };
+    let Some(manifest) = read(&*bucket, MANIFEST, MOST_MANIFEST).await? else {
+        return Ok(empty());
+    };
     let mut compared = Compared::default();
-    let bucket = match opened(bucket).await? {
-        Some(bucket) => bucket,
-        None => {
-            return Ok(Compared {
-                empty: true,
-                ..compared
-            });
-        }
-    };
-    let Some(manifest) = read(&*bucket, MANIFEST).await? else {
-        return Ok(Compared {
-            empty: true,
-            ..compared
-        });
-    };
     if let Some(copies) = &copies {
-        let of_a_vault = copies.list("claims/", false, None, 1).await?;
-        if !of_a_vault.objects.is_empty() {
-            compared.foreign = Some("a vault serves from it");
-        } else if read(&**copies, MANIFEST)
-            .await?
-            .is_some_and(|found| found != manifest)
-        {
-            compared.foreign = Some("it holds copies of another vault");
-        }
+        compared.foreign = foreign(&**copies, &manifest).await?;
     }
-    let vault = VaultManifest::decode(manifest).ok();
-    let vault = vault.and_then(|manifest| VaultId::from_slice(&manifest.vault_id).ok());
+    let vault = vault_in(manifest);
     let (Some(vault), None) = (vault, compared.foreign) else {
         compared.foreign = compared.foreign.or(Some("the bucket's manifest is malformed"));
         return Ok(compared);
     };
-    for log in logs(&*bucket, LogKind::State).await.map_err(failed)? {
-        let name = || LogName { vault, log };
-        let Some(there) = reader(&bucket, name()).await? else {
+    // Before the bucket's: what is copied is in the bucket already.
+    let copied = match &copies {
+        Some(copies) => heads(copies, vault).await?,
+        None => BTreeMap::new(),
+    };
+    let there = logs(&*bucket, LogKind::State).await.map_err(failed)?;
+    if copied
+        .iter()
+        .any(|(log, head)| head.size > 0 && !there.contains(log))
+    {
+        compared.foreign = Some(AHEAD);
+        return Ok(compared);
+    }
+    let (mut named, mut of_copied) = (Named::default(), Named::default());
+    for log in there {
+        let Some(there) = reader(&bucket, LogName { vault, log }).await? else {
             continue;
         };
-        let copied = match &copies {
-            Some(copies) => reader(copies, name()).await?,
-            None => None,
-        };
-        let copied = copied.map_or(crate::ledger::log::Head::EMPTY, |copied| copied.head());
+        let copied = copied.get(&log).copied().unwrap_or(Head::EMPTY);
         if copied.size > there.head().size || there.root_at(copied.size).await.map_err(failed)? != copied.root
         {
-            compared.foreign = Some(
-                "it has logs that the bucket has not: the bucket was rolled back, or it is another vault's",
-            );
+            compared.foreign = Some(AHEAD);
             return Ok(compared);
         }
-        let mut position = copied.size;
-        loop {
-            let entries = there.read(position).await.map_err(failed)?;
-            if entries.is_empty() {
-                break;
+        let bundles = (0..there.head().size).step_by(BUNDLE);
+        let mut bundles = stream::iter(bundles.map(|position| there.read(position))).buffered(READ_AHEAD);
+        let mut position = 0;
+        while let Some(entries) = bundles.try_next().await.map_err(failed)? {
+            for entry in entries {
+                named.take(&entry);
+                if position < copied.size {
+                    of_copied.take(&entry);
+                } else {
+                    compared.take(&entry);
+                }
+                position += 1;
             }
-            position += entries.len() as u64;
-            entries.iter().for_each(|entry| compared.take(entry));
         }
     }
+    named.sort_out();
+    if let Some(copies) = &copies {
+        let sizes = copied.iter().map(|(log, head)| (*log, head.size));
+        compared.broken_logs = listed(&**copies, LogKind::State, sizes).await?.lacking.len();
+        let needed = named.needed();
+        let of_copied = of_copied.needed().into_keys();
+        let of_copied = of_copied.filter(|sha256| needed.contains_key(sha256));
+        let of_copied: HashSet<String> = of_copied.map(hex::encode).collect();
+        compared.needed = of_copied.len();
+        compared.missing = lacking(&**copies, "payloads/", of_copied).await?.len();
+    }
     Ok(compared)
+}
+
+/// Why the copies are none of this vault.
+async fn foreign(copies: &dyn BlobStore, manifest: &bytes::Bytes) -> Result<Option<&'static str>, AppError> {
+    let is_empty = async |prefix: &str| -> Result<bool, StoreError> {
+        let page = copies.list(prefix, false, None, 1).await?;
+        Ok(page.objects.is_empty())
+    };
+    if !is_empty("claims/").await? {
+        return Ok(Some(
+            "a vault serves from it; point recovery_store at a bucket of its own",
+        ));
+    }
+    if !is_empty("blobs/").await? {
+        return Ok(Some(
+            "it holds recordings; point recovery_store at a bucket of its own",
+        ));
+    }
+    let found = read(copies, MANIFEST, manifest.len() as u64 + 1).await?;
+    Ok(found
+        .is_some_and(|found| found != *manifest)
+        .then_some("it holds copies of another vault; point recovery_store at a bucket of its own"))
+}
+
+/// How far each copied log goes.
+async fn heads(copies: &Arc<dyn BlobStore>, vault: VaultId) -> Result<BTreeMap<LogId, Head>, AppError> {
+    let mut heads = BTreeMap::new();
+    for log in listed(&**copies, LogKind::State, []).await?.logs {
+        if let Some(copied) = reader(copies, LogName { vault, log }).await? {
+            heads.insert(log, copied.head());
+        }
+    }
+    Ok(heads)
 }
 
 async fn reader(store: &Arc<dyn BlobStore>, name: LogName) -> Result<Option<LogReader>, AppError> {
@@ -290,9 +428,12 @@ fn failed(error: LogError) -> AppError {
     }
 }
 
-async fn read(store: &dyn BlobStore, name: &str) -> Result<Option<bytes::Bytes>, AppError> {
-    match store.get(&ObjectKey::parse(name)?, ByteRange::Full).await {
+/// The end of an object, at most so many bytes of it.
+async fn read(store: &dyn BlobStore, name: &str, most: u64) -> Result<Option<bytes::Bytes>, AppError> {
+    let range = ByteRange::Suffix { length: most };
+    match store.get(&ObjectKey::parse(name)?, range).await {
         Ok(found) => Ok(Some(found.bytes)),
+        Err(StoreError::OutOfRange { .. }) => Ok(Some(bytes::Bytes::new())),
         Err(StoreError::NotFound) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -334,6 +475,51 @@ mod tests {
             .find(|finding| finding.subject == "recovery_store");
         let of = of.unwrap();
         (of.weight, of.text)
+    }
+
+    /// What alone is in a directory.
+    fn only(dir: &Path) -> std::path::PathBuf {
+        let found: Vec<_> = fs::read_dir(dir).unwrap().collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].as_ref().unwrap().path()
+    }
+
+    async fn of_roots(config: &Config) -> Vec<(Weight, String)> {
+        let found = examine(config).await.into_iter();
+        let of = found.filter(|finding| finding.subject == "root");
+        of.map(|finding| (finding.weight, finding.text)).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_doctor_finds_a_root_that_fails_or_is_anothers() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = async |name: &str| {
+            let config = Config::dev(&dir.path().join(name), ([127, 0, 0, 1], 0).into()).unwrap();
+            OpenVault::open(&config, MAKE).await.unwrap().close().await;
+            config
+        };
+        let (config, other) = (made("data").await, made("other").await);
+        let said = of_roots(&config).await;
+        assert!(said.len() == 1 && said[0].0 == Weight::Fine, "{said:?}");
+
+        // The other's root, under this bucket.
+        let mut wrong = config.clone();
+        wrong.root.file = other.root.file.clone();
+        let said = of_roots(&wrong).await;
+        assert_eq!(said[0].0, Weight::Problem, "{said:?}");
+        assert!(said[0].1.contains("one of them is the wrong one"), "{said:?}");
+        wrong.root.file.as_mut().unwrap().dir = dir.path().join("nowhere");
+        let said = of_roots(&wrong).await;
+        assert_eq!(said[0].0, Weight::Warning, "{said:?}");
+
+        // One beside it that cannot be reached.
+        let mut beside = config.clone();
+        let section = format!("module = {:?}\ntoken = \"none\"\npin_env = \"NONE\"", dir.path());
+        beside.root.pkcs11 = Some(toml::from_str(&section).unwrap());
+        let said = of_roots(&beside).await;
+        assert_eq!((said.len(), said[0].0), (2, Weight::Fine), "{said:?}");
+        assert_eq!(said[1].0, Weight::Problem, "{said:?}");
+        assert!(said[1].1.contains("another root (pkcs11)"), "{said:?}");
     }
 
     async fn sweep(vault: &Vault) {
@@ -392,7 +578,25 @@ mod tests {
         );
         vault.back_up_key_state().await.unwrap();
         let told = of_copies(&config).await;
-        assert_eq!(told, (Weight::Fine, "it is as new as the bucket".to_owned()));
+        let whole = "its logs are as long as the bucket's, and the 1 payload objects that its logs name as needed are listed in it";
+        assert_eq!(told, (Weight::Fine, whole.to_owned()));
+        let log = only(&only(&copies.join("objects/log/state")));
+        for (part, says) in [
+            (copies.join("objects/payloads"), "1 of the 1 payload objects"),
+            (log.join("tile/0"), "tiles of 1 logs"),
+        ] {
+            let aside = dir.path().join("aside");
+            fs::rename(&part, &aside).unwrap();
+            let (weight, text) = of_copies(&config).await;
+            assert!(weight == Weight::Problem && text.contains(says), "{text}");
+            fs::rename(&aside, &part).unwrap();
+        }
+        let recording = copies.join("objects/blobs");
+        fs::create_dir(&recording).unwrap();
+        fs::write(recording.join("a"), b"said").unwrap();
+        let (weight, text) = of_copies(&config).await;
+        assert!(weight == Weight::Problem && text.contains("recordings"), "{text}");
+        fs::remove_dir_all(&recording).unwrap();
         let before = dir.path().join("before");
         copy(&copies, &before).unwrap();
         sweep(&vault).await;
@@ -408,6 +612,18 @@ mod tests {
             weight == Weight::Problem && text.contains("older than the last destruction"),
             "{text}"
         );
+        let newest = log.join("checkpoint");
+        let longer = String::from_utf8(fs::read(&newest).unwrap()).unwrap();
+        let mut lines: Vec<String> = longer.split('\n').map(str::to_owned).collect();
+        let size: u64 = lines[1].parse().unwrap();
+        lines[1] = (size + 1_000).to_string();
+        fs::write(&newest, lines.join("\n")).unwrap();
+        let (weight, text) = of_copies(&config).await;
+        assert!(
+            weight == Weight::Problem && text.contains("RECOVERY_AHEAD"),
+            "{text}"
+        );
+        fs::write(&newest, longer).unwrap();
         fs::write(copies.join("objects/vault/manifest"), b"another's").unwrap();
         let (weight, text) = of_copies(&config).await;
         assert!(

@@ -1,6 +1,11 @@
 //! The root providers of a configuration.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
@@ -8,7 +13,7 @@ use tokio::sync::OnceCell;
 use crate::{
     config::{Config, Root, RootAwsKms, RootKind, RootPkcs11},
     crypto::secret::EpochKey,
-    domain::clock::Rng,
+    domain::{clock::Rng, ids::VaultId},
     keys::{
         aws_kms::{self, AwsKmsRoot},
         file::FileRoot,
@@ -40,12 +45,10 @@ pub(super) async fn open(
     let mut providers = Providers::one(reach(root, root.provider, rng).await?);
     for kind in root.others().filter(|kind| Some(*kind) != to) {
         let (root, rng) = (root.clone(), Arc::clone(rng));
-        providers = providers.with(Arc::new(Later {
-            kind,
-            root,
-            rng,
-            reached: OnceCell::new(),
-        }));
+        providers = providers.with(Arc::new(Later::new(kind, move || {
+            let (root, rng) = (root.clone(), Arc::clone(&rng));
+            Box::pin(async move { reach(&root, kind, &rng).await })
+        })));
     }
     Ok(match to {
         None => providers,
@@ -76,26 +79,54 @@ async fn reach(root: &Root, kind: RootKind, rng: &Arc<dyn Rng>) -> Result<Arc<dy
     })
 }
 
-/// A provider that is reached when it is first asked, and again until it is.
-#[derive(Debug)]
+type Reaching = Pin<Box<dyn Future<Output = Result<Arc<dyn RootProvider>, AppError>> + Send>>;
+
+/// A provider that is reached when it is first asked, and again until it is. One that lets nobody in is not asked again by this process:
+/// each try may cost a token one of its few.
 struct Later {
     kind: RootKind,
-    root: Root,
-    rng: Arc<dyn Rng>,
+    reach: Box<dyn Fn() -> Reaching + Send + Sync>,
     reached: OnceCell<Arc<dyn RootProvider>>,
+    refused: OnceLock<String>,
 }
 
 impl Later {
+    fn new(kind: RootKind, reach: impl Fn() -> Reaching + Send + Sync + 'static) -> Self {
+        Self {
+            kind,
+            reach: Box::new(reach),
+            reached: OnceCell::new(),
+            refused: OnceLock::new(),
+        }
+    }
+
     async fn reached(&self) -> Result<&Arc<dyn RootProvider>, ProviderError> {
+        // Whoever waited meanwhile is told what the first one was.
         let reach = || async {
-            reach(&self.root, self.kind, &self.rng)
-                .await
-                .map_err(|error| match error {
-                    AppError::Root(error) => error,
-                    other => ProviderError::unavailable(other),
-                })
+            if let Some(why) = self.refused.get() {
+                return Err(ProviderError::Refused(why.clone()));
+            }
+            let refused = match (self.reach)().await {
+                Ok(reached) => return Ok(reached),
+                Err(AppError::Root(error)) => error,
+                Err(other) => ProviderError::unavailable(other),
+            };
+            if let ProviderError::Refused(why) = &refused {
+                let _ = self.refused.set(why.clone());
+            }
+            Err(refused)
         };
         self.reached.get_or_try_init(reach).await
+    }
+}
+
+impl fmt::Debug for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Later")
+            .field("kind", &self.kind)
+            .field("reached", &self.reached)
+            .field("refused", &self.refused)
+            .finish_non_exhaustive()
     }
 }
 
@@ -177,36 +208,62 @@ fn aws_kms_settings(kms: &RootAwsKms) -> aws_kms::Settings {
 /// # Errors
 /// As a start: [`AppError::Root`].
 pub async fn check_root(config: &Config) -> Result<String, AppError> {
-    let mut told = look_at(&config.root, config.root.provider, "the root").await?;
-    for kind in config.root.others() {
-        let found = look_at(&config.root, kind, "another root").await;
-        let found = found.unwrap_or_else(|error| format!("another root ({kind}): {error}"));
-        told = format!("{told}\n{found}");
+    let mut told = Vec::new();
+    for (kind, found) in look_at_roots(config).await {
+        told.push(match found {
+            Err(error) if kind == config.root.provider => return Err(error),
+            Err(error) => format!("another root ({kind}): {error}"),
+            Ok(found) => found.text,
+        });
     }
-    Ok(told)
+    Ok(told.join("\n"))
 }
 
-async fn look_at(root: &Root, kind: RootKind, what: &str) -> Result<String, AppError> {
+/// What was seen of a provider.
+pub(super) struct SeenRoot {
+    /// For people.
+    pub(super) text: String,
+    /// Whose anchor it has.
+    pub(super) of: Option<VaultId>,
+}
+
+/// The provider that is named, and every other one that has a section; each may fail by itself.
+pub(super) async fn look_at_roots(config: &Config) -> Vec<(RootKind, Result<SeenRoot, AppError>)> {
+    let root = &config.root;
+    let mut seen = vec![(root.provider, look_at(root, root.provider, "the root").await)];
+    for kind in root.others() {
+        seen.push((kind, look_at(root, kind, "another root").await));
+    }
+    seen
+}
+
+async fn look_at(root: &Root, kind: RootKind, what: &str) -> Result<SeenRoot, AppError> {
     let rng: Arc<dyn Rng> = Arc::new(crate::crypto::rng::SystemRng::new());
     let dir = root.file.as_ref().filter(|_| kind == RootKind::File);
     if let Some(file) = dir
         && !file.dir.exists()
     {
         let dir = file.dir.display();
-        return Ok(format!(
-            "{what} is a directory that is made when it is needed: {dir}"
-        ));
+        return Ok(SeenRoot {
+            text: format!("{what} is a directory that is made when it is needed: {dir}"),
+            of: None,
+        });
     }
     let provider = reach(root, kind, &rng).await?;
-    Ok(match provider.anchor().await? {
-        Some(anchor) => format!("{what} is there ({kind}); it belongs to vault {}", anchor.vault),
+    let of = provider.anchor().await?.map(|anchor| anchor.vault);
+    let text = match of {
+        Some(vault) => format!("{what} is there ({kind}); it belongs to vault {vault}"),
         None => format!("{what} is there ({kind}); it belongs to no vault yet"),
-    })
+    };
+    Ok(SeenRoot { text, of })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{
+        fs,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
 
     use super::*;
     use crate::{
@@ -318,6 +375,32 @@ mod tests {
             "provider = \"pkcs11\"\npkcs11 = {{ module = {module:?}, token = {TOKEN:?}, pin_file = {pin:?} }}"
         );
         a_vault_lives_on(&configured(&keep, &root)).await;
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_lets_nobody_in_is_asked_once_and_one_that_is_away_again() {
+        for (refuses, most) in [(true, 1), (false, 3)] {
+            let tries = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&tries);
+            let later = Later::new(RootKind::Pkcs11, move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+                Box::pin(async move {
+                    Err(AppError::Root(if refuses {
+                        ProviderError::Refused("a wrong PIN".to_owned())
+                    } else {
+                        ProviderError::unavailable("it is away")
+                    }))
+                })
+            });
+            for _ in 0..3 {
+                let told = later.anchor().await.unwrap_err();
+                assert_eq!(
+                    matches!(&told, ProviderError::Refused(why) if why == "a wrong PIN"),
+                    refuses
+                );
+            }
+            assert_eq!(tries.load(Ordering::SeqCst), most);
+        }
     }
 
     async fn swept(vault: &Arc<crate::vault::Vault>) {

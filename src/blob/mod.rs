@@ -8,3 +8,4 @@ pub mod s3;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod suite;
+pub mod walk;

@@ -33,6 +33,9 @@ use crate::blob::store::{
     StoreError, UploadId,
 };
 
+/// Where an endless listing goes on: before every name that a vault gives.
+const ENDLESS: &str = "a";
+
 /// A call of [`BlobStore`].
 #[allow(missing_docs)] // named like the calls
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -373,10 +376,18 @@ impl<S: BlobStore> BlobStore for FaultyStore<S> {
         next: Option<&str>,
         limit: usize,
     ) -> Result<Listing, StoreError> {
-        self.plain(Operation::List, prefix, 0, || {
-            self.store.list(prefix, delimited, next, limit)
-        })
-        .await
+        let (mut page, fate) = self
+            .call(Operation::List, prefix, 0, || {
+                self.store.list(prefix, delimited, next, limit)
+            })
+            .await?;
+        for (edit, fired) in fate.edits {
+            if let Effect::Endless = edit {
+                page.next = Some(ENDLESS.to_owned());
+                fired.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        Ok(page)
     }
 }
 

@@ -8,7 +8,10 @@
 //! ```
 //!
 //! A process reads each of these once, and after that what is new. The recovery store has all of it under the names of the bucket, and
-//! nothing else: no blob, no corrected descriptor. Copies of page states whose key is destroyed are noise; they are removed.
+//! nothing else: no blob, no corrected descriptor. Copies of page states whose key is destroyed are noise; they are removed. Whatever
+//! else lies there is not the vault's to remove, and what is newer there than the bucket is not overwritten.
+
+mod named;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -23,19 +26,18 @@ use crate::{
     blob::{
         copy::{CopyError, keep_copy},
         store::{BlobStore, ByteRange, ObjectKey, StoreError},
+        walk::lacking,
     },
+    domain::ids::TenantId,
     index::{LogId, LogKind},
     keys::{
         KeyError,
         provider::{Anchor, ProviderError},
     },
-    ledger::{
-        leaf,
-        log::{FollowError, Followed, LogName, LogReader, logs},
-    },
-    proto::storage::{PageStates, RecordSet, SealedPayload, StateLeaf, state_leaf::Body},
+    ledger::log::{FollowError, Followed, Head, Listed, LogError, LogName, LogReader, listed, logs},
 };
 
+pub use self::named::Named;
 use super::{
     Error, Kind, Vault,
     open::{MANIFEST, manifest_sha256},
@@ -43,6 +45,7 @@ use super::{
 };
 
 const PAYLOADS: &str = "payloads/";
+const KEY_STATE_DAMAGED: &str = "KEY_STATE_DAMAGED";
 /// Objects read and copied side by side; each is at most 4 MiB, but for sets of erasures.
 const SIDE_BY_SIDE: usize = 4;
 
@@ -75,108 +78,19 @@ struct Seen {
     whole: HashSet<Bytes>,
 }
 
-/// What the leaves name.
-#[derive(Clone, Debug, Default)]
-struct Named {
-    /// By tenant; the region is nobody's.
-    owners: BTreeMap<String, Owner>,
-    /// Settings, and sets of erasures: small, and read by whoever reads the leaf.
-    lasting: BTreeMap<Bytes, u64>,
-    malformed: bool,
+/// How far the copies go.
+#[derive(Debug, Default)]
+struct Copied {
+    heads: BTreeMap<LogId, Head>,
+    /// Logs that tiles are gone of that were there.
+    lacking: BTreeSet<LogId>,
 }
 
-/// Objects of page states, and the versions or epochs that sealed them.
-#[derive(Clone, Debug, Default)]
-struct Owner {
-    objects: BTreeMap<Bytes, (u64, u64)>,
-    destroyed: BTreeSet<u64>,
-}
-
-impl Owner {
-    fn take(&mut self, body: Body) {
-        match body {
-            Body::RootEpochCreated(body) => self.name(body.epoch, &body.page_states),
-            Body::RegionPageSealed(page) => self.name(page.epoch, page.stored.as_slice()),
-            Body::RootEpochDestroyed(body) if body.scheduled_micros == 0 => {
-                self.destroyed.insert(body.epoch);
-            }
-            Body::TenantKeyRotated(body) => {
-                self.name(body.key.map_or(0, |key| key.version), &body.page_states);
-            }
-            Body::RecordsShredded(body) => {
-                let version = body.pages.iter().map(|page| page.key_version).max();
-                self.name(version.unwrap_or(0), &body.page_states);
-            }
-            Body::TenantKeyDestroyed(body) => {
-                self.destroyed.insert(body.version);
-            }
-            Body::TenantShredded(body) => self.destroyed.extend(body.key_versions),
-            _ => {}
-        }
-    }
-
-    fn name(&mut self, version: u64, objects: &[PageStates]) {
-        for object in objects {
-            let length = u64::from(object.length);
-            self.objects.insert(object.sha256.clone(), (version, length));
-        }
-    }
-}
-
-impl Named {
-    fn take(&mut self, entry: &Bytes) {
-        let Ok(leaf) = leaf::parse(entry) else {
-            self.malformed = true;
-            return;
-        };
-        self.leaf(leaf);
-    }
-
-    fn leaf(&mut self, leaf: StateLeaf) {
-        let Some(body) = leaf.body else { return };
-        match body {
-            Body::TenantCreated(body) => self.settings(body.settings),
-            Body::TenantUpdated(body) => self.settings(body.settings),
-            Body::ErasureRequested(body) => self.set(body.set),
-            Body::RecordsPut(_) => {}
-            body => self.owners.entry(leaf.tenant_id).or_default().take(body),
-        }
-    }
-
-    fn settings(&mut self, payload: Option<SealedPayload>) {
-        if let Some(payload) = payload {
-            self.lasting.insert(payload.sha256, u64::from(payload.length));
-        }
-    }
-
-    fn set(&mut self, set: Option<RecordSet>) {
-        if let Some(set) = set {
-            self.lasting.insert(set.sha256, u64::from(set.records) * 16);
-        }
-    }
-
-    /// Forgets what is noise.
-    fn forget_destroyed(&mut self) {
-        for owner in self.owners.values_mut() {
-            let destroyed = &owner.destroyed;
-            owner
-                .objects
-                .retain(|_, (version, _)| !destroyed.contains(version));
-        }
-    }
-
-    /// What is needed, by its digest: whose it is, and how long.
-    fn needed(&self) -> BTreeMap<Bytes, (&str, u64)> {
-        let states = self.owners.iter().flat_map(|(id, owner)| {
-            let of =
-                move |(sha256, (_, length)): (&Bytes, &(u64, u64))| (sha256.clone(), (id.as_str(), *length));
-            owner.objects.iter().map(of)
-        });
-        let lasting = self
-            .lasting
-            .iter()
-            .map(|(sha256, length)| (sha256.clone(), ("", *length)));
-        states.chain(lasting).collect()
+impl Copied {
+    /// Whether a log is there as far as it was followed.
+    fn has(&self, log: LogId, followed: &Followed) -> bool {
+        let head = self.heads.get(&log).copied().unwrap_or(Head::EMPTY);
+        head == followed.head() && !self.lacking.contains(&log)
     }
 }
 
@@ -187,18 +101,28 @@ impl Vault {
     /// Cancel safe: what was copied stays copied.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] (`KEY_STATE_DAMAGED`, `ANCHOR_DAMAGED`, `RECOVERY_NOT_READ_BACK`), [`Kind::WrongState`] (`RECOVERY_NOT_OURS`) or
+    /// [`Kind::Corrupt`] (`KEY_STATE_DAMAGED`, `ANCHOR_DAMAGED`, `RECOVERY_NOT_READ_BACK`), [`Kind::WrongState`] (`RECOVERY_NOT_OURS`,
+    /// `RECOVERY_AHEAD`) or
     /// [`Kind::Unavailable`] (`RECOVERY_UNAVAILABLE`, or as bucket and root say): nothing may be destroyed.
     pub async fn secure_key_state(&self) -> Result<(), Error> {
         let mut held = self.recovery.seen.lock().await;
         self.ledger.settled().await?;
         let mut seen = held.clone();
-        self.secure_manifest().await?;
-        // Before the logs are looked at: a head that it names is in the bucket already.
+        let manifest = self.whole_manifest().await?;
+        // Before the logs are looked at: a head that it names is in the bucket already; and so is what was copied.
         let anchor = self.anchored().await?;
-        let readers = self.secure_logs(&mut seen).await?;
+        let copied = self.look_at_copies(&manifest, &seen).await?;
+        let readers = self.open_logs().await?;
+        refuse_ahead(&copied, &readers, &seen).await?;
+        self.copy_manifest(&manifest).await?;
+        for reader in &readers {
+            self.secure_log(reader, &copied, &mut seen).await?;
+        }
         check_heads(&anchor, &readers).await?;
-        seen.named.forget_destroyed();
+        seen.named.sort_out();
+        if !self.recovery.is_configured() {
+            seen.named.keep_noise(HashSet::new());
+        }
         self.secure_objects(&mut seen).await?;
         *held = seen;
         Ok(())
@@ -215,7 +139,8 @@ impl Vault {
         Ok(())
     }
 
-    /// Secures what is new, and removes the copies that nothing needs any more; returns how many.
+    /// Secures what is new, and removes the copies that nothing opens any more; returns how many. What cannot be removed is left
+    /// for the next time.
     ///
     /// # Errors
     /// As [`Self::secure_key_state`].
@@ -224,19 +149,37 @@ impl Vault {
         let Some(copies) = &self.recovery.store else {
             return Ok(0);
         };
-        let seen = self.recovery.seen.lock().await;
-        let needed: HashSet<String> = seen.named.needed().keys().map(hex::encode).collect();
-        let mut removed = 0;
-        for name in listed(&**copies).await?.difference(&needed) {
-            let key = ObjectKey::parse(&format!("{PAYLOADS}{name}"))?;
-            copies.delete(&key).await.map_err(unavailable)?;
-            removed += 1;
+        let mut seen = self.recovery.seen.lock().await;
+        let mut noise = seen.named.noise();
+        if noise.is_empty() {
+            return Ok(0);
         }
+        let gone = noise.iter().map(hex::encode).collect();
+        let gone = lacking(&**copies, PAYLOADS, gone).await.map_err(unavailable)?;
+        noise.retain(|sha256| !gone.contains(&hex::encode(sha256)));
+        let removals: Vec<_> = noise
+            .into_iter()
+            .map(|sha256| remove(&**copies, sha256))
+            .collect();
+        let outcomes: Vec<Result<(), (Bytes, StoreError)>> = stream::iter(removals)
+            .buffer_unordered(SIDE_BY_SIDE)
+            .collect()
+            .await;
+        let removed = outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
+        let left: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+        if let Some((_, error)) = left.first() {
+            tracing::warn!(
+                left = left.len(),
+                %error,
+                "the recovery store still has copies of key states that nothing opens any more: it does not delete them; tried again"
+            );
+        }
+        seen.named
+            .keep_noise(left.into_iter().map(|(sha256, _)| sha256).collect());
         Ok(removed)
     }
 
-    /// The manifest; and that the copies are not another vault's, nor the bucket itself.
-    async fn secure_manifest(&self) -> Result<(), Error> {
+    async fn whole_manifest(&self) -> Result<Bytes, Error> {
         let key = ObjectKey::parse(MANIFEST)?;
         let manifest = once_more(|| async {
             let manifest = self.store.get(&key, ByteRange::Full).await?.bytes;
@@ -246,33 +189,69 @@ impl Vault {
                 Err(Error::corrupt("manifest"))
             }
         });
-        let manifest = manifest.await.map_err(|error| damaged(MANIFEST, error))?;
+        manifest.await.map_err(|error| damaged(MANIFEST, error))
+    }
+
+    /// That the copies are not another vault's, nor the bucket itself, nor a backup of it; and how far they go.
+    async fn look_at_copies(&self, manifest: &Bytes, seen: &Seen) -> Result<Copied, Error> {
         let Some(copies) = &self.recovery.store else {
-            return Ok(());
+            return Ok(Copied::default());
         };
-        let claimed = copies
-            .list("claims/", false, None, 1)
-            .await
-            .map_err(unavailable)?;
-        if !claimed.objects.is_empty() {
-            return Err(not_ours("a vault serves from it"));
+        for (prefix, why) in [
+            ("claims/", "a vault serves from it"),
+            ("blobs/", "it holds recordings"),
+        ] {
+            let found = copies.list(prefix, false, None, 1).await.map_err(unavailable)?;
+            if !found.objects.is_empty() {
+                return Err(not_ours(why));
+            }
         }
-        match copies.get(&key, ByteRange::Full).await {
-            Ok(found) if found.bytes == manifest => return Ok(()),
-            // Read again: what a wire does to a byte is no other vault.
-            Ok(_) => match copies.get(&key, ByteRange::Full).await {
-                Ok(found) if found.bytes == manifest => return Ok(()),
-                _ => return Err(not_ours("it holds the manifest of another vault")),
-            },
-            Err(StoreError::NotFound) => {}
-            Err(error) => return Err(unavailable(error)),
+        // Read again: what a wire does to a byte is no other vault.
+        let ours = is_same(&**copies, manifest).await? || is_same(&**copies, manifest).await?;
+        if !ours {
+            return Err(not_ours("it holds the manifest of another vault"));
         }
-        keep_copy(&**copies, &key, &manifest).await.map_err(not_copied)?;
+        let followed = seen
+            .logs
+            .iter()
+            .map(|(log, followed)| (*log, followed.head().size));
+        let found = listed(&**copies, LogKind::State, followed).await;
+        let Listed { logs, lacking } = found.map_err(unavailable)?;
+        let heads = logs.into_iter().map(|log| self.copied_head(copies, log));
+        let heads: Vec<_> = heads.collect();
+        let heads = stream::iter(heads).buffer_unordered(SIDE_BY_SIDE).try_collect();
+        Ok(Copied {
+            heads: heads.await?,
+            lacking,
+        })
+    }
+
+    /// How far a copied log goes: what somebody else signed, or nobody, tells nothing.
+    async fn copied_head(&self, copies: &Arc<dyn BlobStore>, log: LogId) -> Result<(LogId, Head), Error> {
+        let (vault, key) = (self.realm.vault, self.keys.region().signing().public_key());
+        let open = || LogReader::open(Arc::clone(copies), LogName { vault, log }, Some(key));
+        let opened = match open().await {
+            Err(LogError::Store(error)) => Err(LogError::Store(error)),
+            Err(_) => open().await,
+            opened => opened,
+        };
+        match opened {
+            Ok(found) => Ok((log, found.map_or(Head::EMPTY, |found| found.head()))),
+            Err(LogError::Store(error)) => Err(unavailable(error)),
+            Err(error) => Err(not_read_back().because(error)),
+        }
+    }
+
+    async fn copy_manifest(&self, manifest: &Bytes) -> Result<(), Error> {
+        if let Some(copies) = &self.recovery.store {
+            let key = ObjectKey::parse(MANIFEST)?;
+            keep_copy(&**copies, &key, manifest).await.map_err(not_copied)?;
+        }
         Ok(())
     }
 
     /// Every state log, as far as it goes now.
-    async fn secure_logs(&self, seen: &mut Seen) -> Result<Vec<LogReader>, Error> {
+    async fn open_logs(&self) -> Result<Vec<LogReader>, Error> {
         let key = self.keys.region().signing().public_key();
         let mut expected = BTreeMap::new();
         for log in logs(&*self.store, LogKind::State).await? {
@@ -290,28 +269,35 @@ impl Vault {
             let prefix = name.prefix();
             let reader = LogReader::open(Arc::clone(&self.store), name, Some(key)).await;
             let reader = reader.map_err(|error| damaged(&prefix, error.into()))?;
-            let Some(reader) = reader.filter(|reader| reader.head().size >= size) else {
-                if size == 0 {
-                    continue;
+            match reader.filter(|reader| reader.head().size >= size) {
+                Some(reader) => readers.push(reader),
+                None if size == 0 => {}
+                None => {
+                    let older = Error::corrupt("state log is older than the index");
+                    return Err(damaged(&prefix, older));
                 }
-                return Err(damaged(
-                    &prefix,
-                    Error::corrupt("state log is older than the index"),
-                ));
-            };
-            let (followed, named) = (seen.logs.entry(log).or_default(), &mut seen.named);
-            let copies = self.recovery.store.as_ref();
-            let done = followed.follow(&reader, copies, |entry| named.take(entry)).await;
-            done.map_err(|error| match error {
-                FollowError::Log(error) => damaged(&prefix, error.into()),
-                FollowError::Copy(error) => not_copied(error),
-            })?;
-            if named.malformed {
-                return Err(damaged(&prefix, Error::corrupt("leaf")));
             }
-            readers.push(reader);
         }
         Ok(readers)
+    }
+
+    /// Reads what a log has gained, and copies it; all of it, if its copy is not what this process made of it.
+    async fn secure_log(&self, reader: &LogReader, copied: &Copied, seen: &mut Seen) -> Result<(), Error> {
+        let (log, prefix) = (reader.name().log, reader.name().prefix());
+        let (followed, named) = (seen.logs.entry(log).or_default(), &mut seen.named);
+        let copies = self.recovery.store.as_ref();
+        if copies.is_some() && !copied.has(log, followed) {
+            *followed = Followed::default();
+        }
+        let done = followed.follow(reader, copies, |entry| named.take(entry)).await;
+        done.map_err(|error| match error {
+            FollowError::Log(error) => damaged(&prefix, error.into()),
+            FollowError::Copy(error) => not_copied(error),
+        })?;
+        if named.is_malformed() {
+            return Err(damaged(&prefix, Error::corrupt("leaf")));
+        }
+        Ok(())
     }
 
     /// The root's anchor: with a damaged one, or none, no rollback would be noticed after the next start.
@@ -326,8 +312,9 @@ impl Vault {
     async fn secure_objects(&self, seen: &mut Seen) -> Result<(), Error> {
         if let Some(copies) = &self.recovery.store {
             // What somebody removed there since is copied again.
-            let there = listed(&**copies).await?;
-            seen.whole.retain(|sha256| there.contains(&hex::encode(sha256)));
+            let gone = seen.whole.iter().map(hex::encode).collect();
+            let gone = lacking(&**copies, PAYLOADS, gone).await.map_err(unavailable)?;
+            seen.whole.retain(|sha256| !gone.contains(&hex::encode(sha256)));
         }
         let needed = seen.named.needed();
         let left = needed.iter().filter(|(sha256, _)| !seen.whole.contains(*sha256));
@@ -382,19 +369,45 @@ async fn check_heads(anchor: &Anchor, readers: &[LogReader]) -> Result<(), Error
     Ok(())
 }
 
-/// Names of the payload objects that a second store has.
-async fn listed(copies: &dyn BlobStore) -> Result<HashSet<String>, Error> {
-    let (mut names, mut next) = (HashSet::new(), None);
-    loop {
-        let page = copies.list(PAYLOADS, false, next.as_deref(), 1_000).await;
-        let page = page.map_err(unavailable)?;
-        let found = page.objects.iter().map(|object| object.key.as_str());
-        names.extend(found.filter_map(|name| Some(name.strip_prefix(PAYLOADS)?.to_owned())));
-        match page.next {
-            Some(token) => next = Some(token),
-            None => return Ok(names),
+/// What is newer in the recovery store than in the bucket is all that is left of it.
+async fn refuse_ahead(copied: &Copied, readers: &[LogReader], seen: &Seen) -> Result<(), Error> {
+    for (log, head) in &copied.heads {
+        if *head == Head::EMPTY || seen.logs.get(log).is_some_and(|seen| seen.head() == *head) {
+            continue;
+        }
+        let reader = readers.iter().find(|reader| reader.name().log == *log);
+        let Some(reader) = reader.filter(|reader| reader.head().size >= head.size) else {
+            return Err(ahead());
+        };
+        let root = reader.root_at(head.size).await;
+        let root = root.map_err(|error| damaged(&reader.name().prefix(), error.into()))?;
+        if root != head.root {
+            return Err(ahead());
         }
     }
+    Ok(())
+}
+
+/// Whether the recovery store has this manifest, or none. Never reads more than one byte beyond it.
+async fn is_same(copies: &dyn BlobStore, manifest: &Bytes) -> Result<bool, Error> {
+    let range = ByteRange::Suffix {
+        length: manifest.len() as u64 + 1,
+    };
+    match copies.get(&ObjectKey::parse(MANIFEST)?, range).await {
+        Ok(found) => Ok(found.bytes == *manifest),
+        Err(StoreError::OutOfRange { .. }) => Ok(false),
+        Err(StoreError::NotFound) => Ok(true),
+        Err(error) => Err(unavailable(error)),
+    }
+}
+
+async fn remove(copies: &dyn BlobStore, sha256: Bytes) -> Result<(), (Bytes, StoreError)> {
+    let key = ObjectKey::parse(&format!("{PAYLOADS}{}", hex::encode(&sha256)));
+    let removed = match key {
+        Ok(key) => copies.delete(&key).await,
+        Err(error) => Err(error),
+    };
+    removed.map_err(|error| (sha256, error))
 }
 
 /// Only what is damaged: a store that cannot be asked says so itself.
@@ -404,7 +417,7 @@ fn damaged(what: &str, error: Error) -> Error {
     }
     Error::new(
         Kind::Corrupt,
-        "KEY_STATE_DAMAGED",
+        KEY_STATE_DAMAGED,
         format!(
             "what the vault would be made again from is missing in the bucket or not what was written, so no key was destroyed; put the object back, from \
              the recovery store or a copy of the bucket, and it goes on by itself object={what}"
@@ -413,12 +426,36 @@ fn damaged(what: &str, error: Error) -> Error {
     .because(error)
 }
 
+/// The error as whoever may not know other tenants is told it; whose object it is stands in the log.
+pub(super) fn without_names(error: Error, tenant: &TenantId, version: u64) -> Error {
+    if error.reason != KEY_STATE_DAMAGED {
+        return error;
+    }
+    tracing::error!(%tenant, version, %error, "a key version is not destroyed");
+    Error {
+        message: "something that the vault would be made again from is missing in the bucket or not what was written, so no key was destroyed; tell the vault's \
+                  operator, whose log names it"
+            .to_owned(),
+        ..error
+    }
+}
+
 fn not_anchored() -> Error {
     Error::new(
         Kind::Corrupt,
         "ANCHOR_DAMAGED",
         "the root's anchor is missing, damaged or not this vault's, so no key was destroyed; it is written again with the next change: if this \
          stays, look at the root and docs/operations.md, \"A rolled-back bucket\"",
+    )
+}
+
+fn ahead() -> Error {
+    Error::new(
+        Kind::WrongState,
+        "RECOVERY_AHEAD",
+        "the recovery store has leaves that the bucket has not: the bucket was rolled back. Nothing was copied, removed or destroyed. Stop the server and bring \
+         the bucket back from the recovery store (docs/operations.md, \"A rolled-back bucket\"); if you go on from the older bucket, point recovery_store at an \
+         empty place and keep this one",
     )
 }
 
@@ -435,13 +472,16 @@ fn not_ours(why: &str) -> Error {
 fn not_copied(error: CopyError) -> Error {
     match error {
         CopyError::Store { source, .. } => unavailable(source),
-        error @ CopyError::Differs { .. } => Error::new(
-            Kind::Corrupt,
-            "RECOVERY_NOT_READ_BACK",
-            "the recovery store does not give back what it took, so no key was destroyed; replace it, or take it out of the configuration",
-        )
-        .because(error),
+        error @ CopyError::Differs { .. } => not_read_back().because(error),
     }
+}
+
+fn not_read_back() -> Error {
+    Error::new(
+        Kind::Corrupt,
+        "RECOVERY_NOT_READ_BACK",
+        "the recovery store does not give back what it took, so no key was destroyed; replace it, or take it out of the configuration",
+    )
 }
 
 fn unavailable(error: StoreError) -> Error {

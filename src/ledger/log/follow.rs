@@ -11,7 +11,7 @@ use futures_util::{
 use tlog_tiles::record_hash;
 
 use super::{
-    LogError, LogReader,
+    Head, LogError, LogReader,
     bundle::{self, WIDTH},
     edge::{Edge, Tile},
     growth::encode,
@@ -40,6 +40,11 @@ pub enum FollowError {
 pub struct Followed(Edge);
 
 impl Followed {
+    /// How far that is.
+    pub fn head(&self) -> Head {
+        self.0.head()
+    }
+
     /// Gives every entry that the reader's log has gained to `each`, in order, and copies every object that it has gained.
     ///
     /// Memory: a few bundles and O(log n) hashes. Cancel safe.

@@ -22,6 +22,7 @@ mod checkpoint;
 mod edge;
 mod follow;
 mod growth;
+mod listed;
 mod name;
 mod objects;
 mod proof;
@@ -36,6 +37,7 @@ use crate::blob::store::StoreError;
 
 pub use checkpoint::{Head, Signer, verifier_key, verify_checkpoint};
 pub use follow::{FollowError, Followed};
+pub use listed::{Listed, listed};
 pub use name::{LogName, logs};
 pub use proof::{check_consistency, check_inclusion};
 pub use reader::LogReader;

@@ -29,8 +29,7 @@ impl LogName {
 
     /// What the names of its objects begin with: `log/<kind>/<node>/<term>/`.
     pub fn prefix(&self) -> String {
-        let LogId { kind, node, term } = self.log;
-        format!("{}{node}/{term}/", root(kind))
+        prefix(self.log)
     }
 }
 
@@ -76,7 +75,19 @@ fn number<N: FromStr + ToString>(segment: &str) -> Option<N> {
     (number.to_string() == digits).then_some(number)
 }
 
-fn root(kind: LogKind) -> String {
+pub(super) fn prefix(LogId { kind, node, term }: LogId) -> String {
+    format!("{}{node}/{term}/", root(kind))
+}
+
+/// The log whose objects' names begin with `prefix`; one spelling a log.
+pub(super) fn parse(kind: LogKind, prefix: &str) -> Option<LogId> {
+    let numbers = prefix.strip_prefix(&root(kind))?;
+    let (node, term) = numbers.split_at(numbers.find('/')? + 1);
+    let (node, term) = (number(node)?, number(term)?);
+    Some(LogId { kind, node, term })
+}
+
+pub(super) fn root(kind: LogKind) -> String {
     format!("log/{}/", word(kind))
 }
 

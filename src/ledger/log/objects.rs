@@ -78,7 +78,8 @@ impl TileName {
         (self.index * WIDTH + self.width) << (8 * self.level())
     }
 
-    fn path(self) -> String {
+    /// Its name below the log's.
+    pub(super) fn path(self) -> String {
         match self.width {
             WIDTH => self.stem(),
             width => format!("{}{width}", self.partials()),

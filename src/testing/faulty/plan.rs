@@ -76,6 +76,7 @@ pub(super) enum Effect {
     Truncate(usize),
     Lengthen(usize),
     Misstate(u64),
+    Endless,
 }
 
 /// A call that never answers.
@@ -176,6 +177,11 @@ impl Rule {
     /// A read, or a look, says that the whole object has `length` bytes.
     pub fn misstate(self, length: u64) -> Injected {
         self.inject(Effect::Misstate(length))
+    }
+
+    /// A listing says that it goes on, and begins again.
+    pub fn endless(self) -> Injected {
+        self.inject(Effect::Endless)
     }
 
     fn inject(self, effect: Effect) -> Injected {

@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    super::{Error, Kind, Reblinded, Vault, apply},
+    super::{Error, Kind, Reblinded, Vault, apply, recovery},
     KeyOperation, KeyState, KeyVersion,
     staging::{Owner, Staging},
     states::write_states,
@@ -151,7 +151,8 @@ impl Vault {
             self.refuse_in_use(tenant, version).await?;
             if self.recovery.is_configured() {
                 // What took over from it lies there before it goes.
-                self.secure_key_state().await?;
+                let secured = self.secure_key_state().await;
+                secured.map_err(|error| recovery::without_names(error, tenant, version))?;
             }
         }
         let _tenant_gate = self.keys.tenant_gate(tenant).await;

@@ -235,9 +235,13 @@ async fn a_retired_version_is_destroyed_when_its_successor_lies_in_the_recovery_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recovery_store_of_another_vault_or_the_bucket_itself_is_refused() {
-    for (n, foreign) in ["vault/manifest", "claims/01890a5d-ac96-774b-bcce-b302099a8057"]
-        .into_iter()
-        .enumerate()
+    for (n, foreign) in [
+        "vault/manifest",
+        "claims/01890a5d-ac96-774b-bcce-b302099a8057",
+        "blobs/01890a5d-ac96-774b-bcce-b302099a8057",
+    ]
+    .into_iter()
+    .enumerate()
     {
         let dir = tempfile::tempdir().unwrap();
         let mut world = world(dir.path(), 65).await;
@@ -294,4 +298,223 @@ async fn a_certificate_tells_of_copies_in_a_recovery_store_if_there_is_one() {
         );
         world.close().await;
     }
+}
+
+/// A world whose bucket has noise: a tenant's states under versions that are destroyed, the region's under destroyed epochs.
+async fn world_with_noise(dir: &Path, seed: u64) -> World {
+    let world = world(dir, seed).await;
+    make_tenant(world.vault()).await;
+    record_call(world.vault(), 1).await;
+    for n in 10..12 {
+        let gone = record_call(world.vault(), n).await;
+        erased(world.vault(), Target::Records(vec![gone.id])).await;
+        assert_eq!(sweep(world.vault()).await.state, OperationState::Succeeded);
+    }
+    world
+}
+
+/// Puts the bucket's payload objects, noise and all, beside the copies.
+fn mix_in(world: &World) {
+    let (bucket, copies) = (world.bucket_path(), world.recovery_path());
+    copy(&bucket.join("objects/payloads"), &copies.join("objects/payloads")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_a_log_names_and_no_key_opens_is_removed_from_a_recovery_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = world_with_noise(dir.path(), 67).await;
+    world.close().await;
+    mix_in(&world);
+    let copies = world.recovery().await.unwrap();
+    let others = [
+        // A corrected descriptor; something that nobody knows.
+        format!("payloads/{}", "c0".repeat(32)),
+        "payloads/readme.txt".to_owned(),
+        "elsewhere/readme.txt".to_owned(),
+    ];
+    for name in &others {
+        let key = ObjectKey::parse(name).unwrap();
+        copies.overwrite(&key, Bytes::from_static(b"kept")).await.unwrap();
+    }
+    let before = below(&objects(&copies).await, "payloads/").len();
+    assert!(before > 5, "{before}");
+    world.open().await.unwrap();
+    world.vault().back_up_key_state().await.unwrap();
+    let found = objects(&copies).await;
+    assert!(others.iter().all(|name| found.contains_key(name)), "{found:?}");
+    assert_eq!(below(&found, "payloads/").len(), 3 + 2, "{found:?}");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_cannot_be_deleted_keeps_no_other_one_and_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = world_with_noise(dir.path(), 68).await;
+    world.close().await;
+    mix_in(&world);
+    world.open().await.unwrap();
+    let deletes = world.recovery_faults.on(Operation::Delete);
+    let denied = deletes.below("payloads/").fail_before(Failure::Denied);
+    world.vault().back_up_key_state().await.unwrap();
+    assert_eq!(denied.fired(), 1);
+    let copies = world.recovery().await.unwrap();
+    assert_eq!(below(&objects(&copies).await, "payloads/").len(), 3 + 1);
+    world.vault().back_up_key_state().await.unwrap();
+    assert_eq!(below(&objects(&copies).await, "payloads/").len(), 3);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_store_that_is_ahead_of_a_rolled_back_bucket_is_left_alone_and_brings_it_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = world(dir.path(), 69).await;
+    make_tenant(world.vault()).await;
+    let kept = record_call(world.vault(), 1).await;
+    world.vault().back_up_key_state().await.unwrap();
+    world.close().await;
+    let (old, anchor) = (dir.path().join("old"), world.root_path().join("anchor"));
+    copy(&world.bucket_path(), &old).unwrap();
+
+    world.open().await.unwrap();
+    let late = record_call(world.vault(), 2).await;
+    rotate(world.vault()).await;
+    world.vault().back_up_key_state().await.unwrap();
+    world.close().await;
+    let copies = world.recovery().await.unwrap();
+    let before = objects(&copies).await;
+    let (blobs, newest) = (dir.path().join("blobs"), fs::read(&anchor).unwrap());
+    copy(&world.bucket_path().join("objects/blobs"), &blobs).unwrap();
+
+    // The rolled-back bucket begins another log than was copied, under the same name. Not even a manifest that is gone is written.
+    for manifest in [true, false] {
+        fs::remove_dir_all(world.bucket_path()).unwrap();
+        copy(&old, &world.bucket_path()).unwrap();
+        fs::remove_file(&anchor).unwrap();
+        let mut left = before.clone();
+        if !manifest {
+            let key = ObjectKey::parse("vault/manifest").unwrap();
+            copies.delete(&key).await.unwrap();
+            left.remove("vault/manifest");
+        }
+        world.lose_index().await.unwrap();
+        world.open().await.unwrap();
+        let vault = world.vault();
+        assert_eq!(read(vault, kept.id).await, b"what was said in call 1");
+        for _ in 0..2 {
+            let refused = vault.back_up_key_state().await.unwrap_err();
+            assert_eq!(refused.reason, "RECOVERY_AHEAD", "{refused:?}");
+            assert!(refused.message.contains("rolled back"), "{refused:?}");
+            record_call(vault, 3).await;
+        }
+        let begun = vault.run_sweep("keys", None).await.unwrap();
+        assert_eq!(stopped(vault, &begun).await, "RECOVERY_AHEAD");
+        assert!(world.root_path().join("epoch-00000001.key").exists());
+        assert_eq!(objects(&copies).await, left);
+        world.crash().await;
+    }
+
+    // What docs/operations.md says to try first.
+    copies
+        .overwrite(
+            &ObjectKey::parse("vault/manifest").unwrap(),
+            before["vault/manifest"].clone(),
+        )
+        .await
+        .unwrap();
+    fs::remove_dir_all(world.bucket_path()).unwrap();
+    copy(&old, &world.bucket_path()).unwrap();
+    copy(&blobs, &world.bucket_path().join("objects/blobs")).unwrap();
+    lose_and_restore(&world, &["payloads", "log", "vault"]).await;
+    fs::write(&anchor, newest).unwrap();
+    world.lose_index().await.unwrap();
+    world.open().await.unwrap();
+    let vault = world.vault();
+    assert_eq!(read(vault, kept.id).await, b"what was said in call 1");
+    assert_eq!(read(vault, late.id).await, b"what was said in call 2");
+    vault.back_up_key_state().await.unwrap();
+    assert_eq!(vault.verify().await.unwrap().findings, vec![]);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_somebody_took_from_the_recovery_store_is_copied_again_by_a_server_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = world(dir.path(), 70).await;
+    make_tenant(world.vault()).await;
+    record_call(world.vault(), 1).await;
+    world.close().await;
+    world.open().await.unwrap();
+    world.vault().back_up_key_state().await.unwrap();
+    let store = world.recovery().await.unwrap();
+    let whole = objects(&store).await;
+    for lost in [
+        "log/",
+        "log/state/1/1/",
+        "log/state/1/1/checkpoint",
+        "log/state/1/1/tile/entries/",
+        "log/state/1/1/tile/0/",
+    ] {
+        let names = below(&whole, lost);
+        assert!(!names.is_empty(), "{lost}");
+        for name in names {
+            store.delete(&ObjectKey::parse(name).unwrap()).await.unwrap();
+        }
+        world.vault().back_up_key_state().await.unwrap();
+        assert_eq!(objects(&store).await, whole, "{lost}");
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn destroying_a_version_tells_nobody_what_of_another_tenant_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = world(dir.path(), 71).await;
+    let tenant = make_tenant(world.vault()).await;
+    let vault = Arc::clone(world.vault());
+    rotate(&vault).await;
+    let other: TenantId = "acme".parse().unwrap();
+    let made = vault.create_tenant("admin", &other, TenantSettings::default(), None);
+    made.await.unwrap();
+    let bucket = world.bucket().await.unwrap();
+    let before = objects(&bucket).await;
+    let begun = vault.rotate_tenant_key("keys", &other, None).await.unwrap();
+    ended(&vault, &begun).await;
+    for name in below(&objects(&bucket).await, "payloads/") {
+        if !before.contains_key(name) {
+            bucket.delete(&ObjectKey::parse(name).unwrap()).await.unwrap();
+        }
+    }
+    let told = vault.secure_key_state().await.unwrap_err();
+    assert!(told.message.contains("tenant=acme"), "{told:?}");
+    let told = vault.destroy_key_version("keys", &tenant, 1).await.unwrap_err();
+    assert_eq!((told.kind, told.reason), (Kind::Corrupt, "KEY_STATE_DAMAGED"));
+    for name in ["acme", "payloads", "object"] {
+        assert!(!told.message.contains(name), "{told:?}");
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_store_is_not_read_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = world(dir.path(), 72).await;
+    make_tenant(world.vault()).await;
+    let store = world.recovery().await.unwrap();
+    let key = ObjectKey::parse("vault/manifest").unwrap();
+    store.overwrite(&key, vec![7; 8 << 20].into()).await.unwrap();
+    let refused = world.vault().back_up_key_state().await.unwrap_err();
+    assert_eq!(refused.reason, "RECOVERY_NOT_OURS");
+    let read = world.recovery_faults.counters(Operation::Get).bytes_out;
+    assert!(read < 64 << 10, "{read}");
+    store.delete(&key).await.unwrap();
+    world.vault().back_up_key_state().await.unwrap();
+    for prefix in ["log/state/", "payloads/"] {
+        let lists = world.recovery_faults.on(Operation::List);
+        lists.below(prefix).always().endless();
+        let refused = world.vault().back_up_key_state().await.unwrap_err();
+        assert_eq!(refused.reason, "RECOVERY_UNAVAILABLE", "{prefix}");
+        world.recovery_faults.clear();
+    }
+    world.vault().back_up_key_state().await.unwrap();
+    world.close().await;
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::single_range_in_vec_init)] // a list of batches that has one batch
 
 mod append;
+mod follow;
 mod proofs;
 mod store;
 mod tamper;
