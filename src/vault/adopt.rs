@@ -1,5 +1,7 @@
 //! Blobs that no log names: adopted after a loss of the index, quarantined as orphans otherwise.
 
+use std::collections::{HashMap, HashSet};
+
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -113,8 +115,10 @@ impl Vault {
             footer_sha256,
         };
         let mut wanted = Vec::new();
-        for index in self.missing(&footer, 0..footer.entries.len()).await? {
-            match self.refuse_answered(&footer, index).await {
+        let missing = self.missing(&footer, 0..footer.entries.len()).await?;
+        let twins = self.with_twins(&footer, &missing).await?;
+        for index in missing {
+            match self.refuse_answered(&footer, index, &twins).await {
                 Ok(()) => wanted.push(index),
                 Err(error) if is_no_reason_to_stop(&error) => not_adopted(object, &error),
                 Err(error) => return Err(error),
@@ -135,7 +139,12 @@ impl Vault {
     }
 
     /// Refuses a try whose request was answered by another: a request has one record.
-    async fn refuse_answered(&self, footer: &Footer, index: usize) -> Result<(), Error> {
+    async fn refuse_answered(
+        &self,
+        footer: &Footer,
+        index: usize,
+        twins: &HashSet<[u8; 32]>,
+    ) -> Result<(), Error> {
         let entry = &footer.entries[index];
         let Some(request) = &entry.request else {
             return Ok(());
@@ -152,15 +161,26 @@ impl Vault {
                 return Err(answered_by_another());
             }
         }
-        if self.has_twin(footer, &entry.record, &request.mac).await? {
+        if twins.contains(&request.mac) {
             return Err(answered_by_another());
         }
         Ok(())
     }
 
-    /// Whether another record was stored by the same request: one that is there, or was and is shredded. What the request's own
-    /// row told is forgotten after a day; a shredded record must not come back as the try before it.
-    async fn has_twin(&self, footer: &Footer, record: &RecordId, mac: &[u8; 32]) -> Result<bool, Error> {
+    /// The requests of some entries by which another record was stored as well: one that is there, or was and is shredded. What a
+    /// request's own row told is forgotten after a day; a shredded record must not come back as the try before it.
+    async fn with_twins(&self, footer: &Footer, entries: &[usize]) -> Result<HashSet<[u8; 32]>, Error> {
+        let mut of_request = HashMap::new();
+        for index in entries {
+            let entry = &footer.entries[*index];
+            if let Some(request) = &entry.request {
+                of_request.insert(request.mac, entry.record);
+            }
+        }
+        let mut twins = HashSet::new();
+        if of_request.is_empty() {
+            return Ok(twins);
+        }
         let (tenant, created) = (&footer.tenant, footer.created);
         let earliest = RecordId::earliest(created.plus_micros(-limits::REQUEST_ID_MICROS));
         let latest = RecordId::earliest(created.plus_micros(limits::REQUEST_ID_MICROS));
@@ -190,8 +210,10 @@ impl Vault {
                 for row in rows {
                     let (id, stored_by) = self.stored_by(&row)?;
                     past |= id > latest;
-                    if id != *record && id <= latest && stored_by[..] == mac[..] {
-                        return Ok(true);
+                    let mac = <[u8; 32]>::try_from(&stored_by[..]).unwrap_or_default();
+                    let of = of_request.get(&mac);
+                    if id <= latest && of.is_some_and(|record| *record != id) {
+                        twins.insert(mac);
                     }
                 }
                 if past || !full {
@@ -199,7 +221,7 @@ impl Vault {
                 }
             }
         }
-        Ok(false)
+        Ok(twins)
     }
 
     /// A record of a row, or of a tombstone, and the keyed digest of the request that stored it.
