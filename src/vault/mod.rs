@@ -64,7 +64,7 @@ pub use open::{OpenError, Opened, UploadSettings, VaultSettings};
 pub use put::{Closing, Draft, Put, PutSpec};
 pub use reblind::Reblinded;
 pub use record::Name;
-pub use recovery::Named;
+pub use recovery::{Named, Needed};
 pub use replay::Replayed;
 pub use rotation::{KeyOperation, KeyState, KeyVersion, Moved, OperationState, OperationWork, RootEpoch};
 pub use streams::Cut;

@@ -37,7 +37,7 @@ use crate::{
     ledger::log::{FollowError, Followed, Head, Listed, LogError, LogName, LogReader, listed, logs},
 };
 
-pub use self::named::Named;
+pub use self::named::{Named, Needed};
 use super::{
     Error, Kind, Vault,
     open::{MANIFEST, manifest_sha256},
@@ -319,19 +319,34 @@ impl Vault {
         let needed = seen.named.needed();
         let left = needed.iter().filter(|(sha256, _)| !seen.whole.contains(*sha256));
         let secured: Vec<_> = left
-            .map(|(sha256, (owner, length))| self.secure_object(sha256, owner, *length))
+            .map(|(sha256, needed)| self.secure_what_counts(sha256, *needed))
             .collect();
-        let secured: Vec<()> = stream::iter(secured)
+        let lost: HashSet<Bytes> = stream::iter(secured)
             .buffer_unordered(SIDE_BY_SIDE)
+            .try_filter_map(async |lost| Ok(lost))
             .try_collect()
             .await?;
-        drop(secured);
         // Of what is needed no more, nothing is remembered.
-        seen.whole = needed.into_keys().collect();
+        seen.whole = needed
+            .into_keys()
+            .filter(|sha256| !lost.contains(sha256))
+            .collect();
         Ok(())
     }
 
-    async fn secure_object(&self, sha256: &Bytes, owner: &str, length: u64) -> Result<(), Error> {
+    /// Secures an object; returns it if it is damaged and nothing is lost with it.
+    async fn secure_what_counts(&self, sha256: &Bytes, needed: Needed<'_>) -> Result<Option<Bytes>, Error> {
+        match self.secure_object(sha256, needed).await {
+            Err(error) if error.reason == KEY_STATE_DAMAGED && !needed.counts => {
+                tracing::warn!(%error, "page states of a retired version are lost; all of them were sealed again since");
+                Ok(Some(sha256.clone()))
+            }
+            done => done.map(|()| None),
+        }
+    }
+
+    async fn secure_object(&self, sha256: &Bytes, needed: Needed<'_>) -> Result<(), Error> {
+        let Needed { owner, length, .. } = needed;
         let name = format!("{PAYLOADS}{}", hex::encode(sha256));
         let key = ObjectKey::parse(&name)?;
         let read = || async {

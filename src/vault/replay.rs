@@ -6,7 +6,7 @@
 //! The same functions make the rows that made them the first time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -37,7 +37,7 @@ use crate::{
 };
 
 use super::{
-    Error, Kind, OpenError, Vault, apply,
+    Error, Kind, Named, OpenError, Vault, apply,
     open::log_row,
     payload::once_more,
     put::{Blob, Fresh, Outcomes, Told},
@@ -223,61 +223,15 @@ struct Replay<'a> {
     gone: BTreeMap<TenantId, BTreeSet<RecordId>>,
     /// Objects of page states that the leaf in hand names and that are missing.
     missing: Missing,
-    /// Every log there is, and what all of them together say of keys; read when it is asked for.
+    /// Every log there is, and what all of them together name; read when it is asked for.
     logs: Vec<&'a LogReader>,
-    spent: Option<Spent>,
+    named: Option<Named>,
 }
 
 /// Objects of page states that are not there, and the version or epoch that sealed them: nothing is lost with them if no state
 /// under that one counts any more.
 #[derive(Debug, Default)]
 pub(super) struct Missing(Vec<(Scope, u64, Error)>);
-
-/// Versions and epochs whose page states count no more.
-#[derive(Debug, Default)]
-struct Spent {
-    destroyed: HashSet<(Scope, u64)>,
-    /// What took over last: all pages were sealed again under it.
-    newest: HashMap<Scope, u64>,
-}
-
-impl Spent {
-    fn take(&mut self, leaf: StateLeaf) -> Result<(), Error> {
-        let Some((scope, _)) = scope_of(&leaf)? else {
-            return Ok(());
-        };
-        match leaf.body {
-            Some(Body::RootEpochCreated(body)) => self.took_over(scope, body.epoch),
-            Some(Body::TenantKeyRotated(body)) => {
-                let version = body.key.map_or(0, |key| key.version);
-                self.took_over(scope, version);
-            }
-            Some(Body::RootEpochDestroyed(body)) if body.scheduled_micros == 0 => {
-                self.destroyed.insert((scope, body.epoch));
-            }
-            Some(Body::TenantKeyDestroyed(body)) => {
-                self.destroyed.insert((scope, body.version));
-            }
-            Some(Body::TenantShredded(body)) => {
-                let versions = body.key_versions.into_iter();
-                self.destroyed
-                    .extend(versions.map(|version| (scope.clone(), version)));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn took_over(&mut self, scope: Scope, version: u64) {
-        let newest = self.newest.entry(scope).or_default();
-        *newest = version.max(*newest);
-    }
-
-    fn has(&self, scope: &Scope, version: u64) -> bool {
-        let newest = self.newest.get(scope).copied().unwrap_or_default();
-        version < newest || self.destroyed.contains(&(scope.clone(), version))
-    }
-}
 
 impl Missing {
     /// What an object gave; if it is not there, that is remembered.
@@ -308,7 +262,7 @@ impl<'a> Replay<'a> {
             gone: BTreeMap::new(),
             missing: Missing::default(),
             logs,
-            spent: None,
+            named: None,
         }
     }
 
@@ -630,18 +584,23 @@ impl<'a> Replay<'a> {
     /// A state that is missing must be one that counts no more, or shredded slots would live again in an older one.
     async fn refuse_missing(&mut self) -> Result<(), OpenError> {
         for (scope, version, error) in std::mem::take(&mut self.missing.0) {
-            if !self.spent().await?.has(&scope, version) {
+            let owner = match &scope {
+                Scope::Tenant(tenant) => tenant.as_str(),
+                Scope::Region | Scope::Fact => "",
+            };
+            if self.named().await?.counts(owner, version) {
                 return Err(error.into());
             }
         }
         Ok(())
     }
 
-    async fn spent(&mut self) -> Result<&Spent, OpenError> {
-        let spent = match self.spent.take() {
-            Some(spent) => spent,
+    /// What all logs together name.
+    async fn named(&mut self) -> Result<&Named, OpenError> {
+        let named = match self.named.take() {
+            Some(named) => named,
             None => {
-                let mut spent = Spent::default();
+                let mut named = Named::default();
                 for reader in &self.logs {
                     let mut position = 0;
                     loop {
@@ -650,15 +609,13 @@ impl<'a> Replay<'a> {
                             break;
                         }
                         position += entries.len() as u64;
-                        for entry in &entries {
-                            spent.take(parse(entry)?)?;
-                        }
+                        entries.iter().for_each(|entry| named.take(entry));
                     }
                 }
-                spent
+                named
             }
         };
-        Ok(self.spent.insert(spent))
+        Ok(self.named.insert(named))
     }
 
     fn refuse_gaps(&self) -> Result<(), OpenError> {

@@ -26,18 +26,36 @@ pub struct Named {
 struct Owner {
     objects: BTreeMap<Bytes, (u64, u64)>,
     destroyed: BTreeSet<u64>,
+    /// What took over last: every page was sealed again under it.
+    newest: u64,
+}
+
+/// An object that is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needed<'a> {
+    /// Whose it is; empty if it is nobody's.
+    pub owner: &'a str,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Whether anything is lost with it: what a retired version sealed was sealed again.
+    pub counts: bool,
 }
 
 impl Owner {
     fn take(&mut self, body: Body) {
         match body {
-            Body::RootEpochCreated(body) => self.name(body.epoch, &body.page_states),
+            Body::RootEpochCreated(body) => {
+                self.newest = self.newest.max(body.epoch);
+                self.name(body.epoch, &body.page_states);
+            }
             Body::RegionPageSealed(page) => self.name(page.epoch, page.stored.as_slice()),
             Body::RootEpochDestroyed(body) if body.scheduled_micros == 0 => {
                 self.destroyed.insert(body.epoch);
             }
             Body::TenantKeyRotated(body) => {
-                self.name(body.key.map_or(0, |key| key.version), &body.page_states);
+                let version = body.key.map_or(0, |key| key.version);
+                self.newest = self.newest.max(version);
+                self.name(version, &body.page_states);
             }
             Body::RecordsShredded(body) => {
                 let version = body.pages.iter().map(|page| page.key_version).max();
@@ -49,6 +67,10 @@ impl Owner {
             Body::TenantShredded(body) => self.destroyed.extend(body.key_versions),
             _ => {}
         }
+    }
+
+    fn counts(&self, version: u64) -> bool {
+        version >= self.newest && !self.destroyed.contains(&version)
     }
 
     fn name(&mut self, version: u64, objects: &[PageStates]) {
@@ -123,17 +145,32 @@ impl Named {
         self.noise = left;
     }
 
-    /// What is needed, by its digest: whose it is, and how long.
-    pub fn needed(&self) -> BTreeMap<Bytes, (&str, u64)> {
+    /// Whether page states that a version of an owner sealed are the ones that count: a rebuild cannot do without them.
+    pub(in crate::vault) fn counts(&self, owner: &str, version: u64) -> bool {
+        self.owners.get(owner).is_none_or(|owner| owner.counts(version))
+    }
+
+    /// What is needed, by its digest.
+    pub fn needed(&self) -> BTreeMap<Bytes, Needed<'_>> {
         let states = self.owners.iter().flat_map(|(id, owner)| {
-            let of =
-                move |(sha256, (_, length)): (&Bytes, &(u64, u64))| (sha256.clone(), (id.as_str(), *length));
+            let of = move |(sha256, (version, length)): (&Bytes, &(u64, u64))| {
+                let needed = Needed {
+                    owner: id.as_str(),
+                    length: *length,
+                    counts: owner.counts(*version),
+                };
+                (sha256.clone(), needed)
+            };
             owner.objects.iter().map(of)
         });
-        let lasting = self
-            .lasting
-            .iter()
-            .map(|(sha256, length)| (sha256.clone(), ("", *length)));
+        let lasting = self.lasting.iter().map(|(sha256, length)| {
+            let needed = Needed {
+                owner: "",
+                length: *length,
+                counts: true,
+            };
+            (sha256.clone(), needed)
+        });
         states.chain(lasting).collect()
     }
 }

@@ -1,6 +1,9 @@
 //! Uploads through restarts, crashes, full disks and stores that are away.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
@@ -731,26 +734,32 @@ async fn slow_calls_take_next_to_nothing_of_the_budget_and_fast_ones_give_it_bac
         writer.write(Bytes::from(content(8_000))).await.unwrap();
         writers.push((id, writer));
     }
-    vault.sync_uploads_now(Sync::Second).await;
+    // All of them: the vault's own second may be syncing one at this moment, and is waited for.
+    vault.sync_uploads_now(Sync::All).await;
     assert!(free - vault.budget().available() <= 200 * 32 * 1024);
     for (id, _) in &writers {
         assert_eq!(bench.status(*id).await.durable, 8_000);
     }
     drop(writers);
-    let id = bench.begin().await;
-    let mut writer = bench.writer(id, 0).await;
-    writer.write(Bytes::from(content(1 << 20))).await.unwrap();
-    assert!(
-        free - vault.budget().available() >= 8 << 20,
-        "in memory while it is fast"
-    );
-    for _ in 0..2 {
-        vault.sync_uploads_now(Sync::Second).await;
-    }
-    assert_eq!(
-        free - vault.budget().available(),
-        32 << 10,
-        "in the spool when it is not"
-    );
-    assert_eq!(bench.status(id).await.durable, 1 << 20);
+    let (id, writer) = loop {
+        let began = Instant::now();
+        let id = bench.begin().await;
+        let mut writer = bench.writer(id, 0).await;
+        writer.write(Bytes::from(content(1 << 20))).await.unwrap();
+        let taken = free - vault.budget().available();
+        // A machine that is busy makes a slow sender of anybody: then another try.
+        if began.elapsed() < Duration::from_millis(400) {
+            assert!(taken >= 8 << 20, "in memory while it is fast");
+            break (id, writer);
+        }
+    };
+    let in_the_spool = async {
+        while bench.status(id).await.durable < 1 << 20 || free - vault.budget().available() > 32 << 10 {
+            vault.sync_uploads_now(Sync::Second).await;
+        }
+    };
+    let patience = Duration::from_secs(60);
+    let ended = tokio::time::timeout(patience, in_the_spool).await;
+    ended.expect("in the spool when it is not");
+    drop(writer);
 }
