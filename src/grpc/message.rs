@@ -132,7 +132,7 @@ fn check_descriptors(requests: &[PutMessageRequest]) -> Result<(), Error> {
 fn put_result(outcome: Result<Record, Error>) -> PutMessageResult {
     use put_message_result::Result as R;
     let result = match outcome {
-        Ok(record) => R::Record(convert::record_to_proto(&record)),
+        Ok(record) => R::Record(convert::written_to_proto(&record)),
         Err(error) => R::Error(status::of_item(error)),
     };
     PutMessageResult { result: Some(result) }

@@ -51,7 +51,7 @@ impl RecordService for RecordApi {
         let caller = gate::may_call(&request, Action::PutRecording)?;
         let record = upload::receive(&self.vault, &caller, request.into_inner(), self.limits).await?;
         Ok(Response::new(PutRecordingResponse {
-            record: Some(convert::record_to_proto(&record)),
+            record: Some(convert::written_to_proto(&record)),
         }))
     }
 
@@ -91,7 +91,7 @@ impl RecordService for RecordApi {
     ) -> Result<Response<CommitUploadResponse>, Status> {
         let caller = gate::may_call(&request, resumable::ACTION)?;
         let record = resumable::commit(&self.vault, &caller, request.get_ref()).await?;
-        let record = Some(convert::record_to_proto(&record));
+        let record = Some(convert::written_to_proto(&record));
         Ok(Response::new(CommitUploadResponse { record }))
     }
 
@@ -131,7 +131,7 @@ impl RecordService for RecordApi {
         let tenant = gate::in_scope(&caller, Action::PutMessage, &asked.tenant_id, &TENANT)?;
         let record = message::put(&self.vault, &caller, &tenant, asked).await?;
         Ok(Response::new(PutMessageResponse {
-            record: Some(convert::record_to_proto(&record)),
+            record: Some(convert::written_to_proto(&record)),
         }))
     }
 
@@ -234,7 +234,7 @@ impl RecordService for RecordApi {
         };
         let record = self.vault.update(spec).await?;
         Ok(Response::new(UpdateRecordResponse {
-            record: Some(convert::record_to_proto(&record)),
+            record: Some(convert::written_to_proto(&record)),
         }))
     }
 }

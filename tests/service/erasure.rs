@@ -592,6 +592,21 @@ async fn a_put_that_is_repeated_after_the_shred_is_told_so_and_brings_nothing_ba
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_put_that_is_repeated_within_the_grace_learns_that_it_was_done_and_nothing_more() {
+    let world = World::start().await;
+    let about = call("crm-1", jane());
+    let record = put_message(&world, about.clone(), "put-1").await.unwrap();
+    let compliance = world.client(Role::Compliance).await;
+    let mut request = asked(these(&[&record]));
+    request.grace = Some(seconds(600));
+    compliance.request_erasure(request).await.unwrap();
+    let again = put_message(&world, about, "put-1").await.unwrap();
+    assert_eq!(again.record_id, record.record_id);
+    assert_eq!(again.state(), RecordState::PendingShred);
+    assert_eq!(again.descriptor, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_external_id_is_free_again_when_its_record_is_shredded() {
     let world = World::start().await;
     let mut about = descriptor();

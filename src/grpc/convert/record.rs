@@ -7,11 +7,21 @@ use super::{
 use crate::{
     domain::{
         purpose::{AgeFlag, DataCategory, Direction, LegalBasis, PartyRole, Purpose},
-        record::{Descriptor, Party, Record},
+        record::{Descriptor, Party, Record, State},
         text::Text,
     },
     proto::v1,
 };
+
+/// A record, for the answer to whoever stores or corrects it. One that waits for its shred by now is not described: a repeated
+/// request learns that it was done, and nothing that others have said since.
+pub(in crate::grpc) fn written_to_proto(record: &Record) -> v1::Record {
+    let whole = record_to_proto(record);
+    v1::Record {
+        descriptor: whole.descriptor.filter(|_| record.state != State::PendingShred),
+        ..whole
+    }
+}
 
 /// A record, for the answer to a caller who may see it.
 pub(in crate::grpc) fn record_to_proto(record: &Record) -> v1::Record {

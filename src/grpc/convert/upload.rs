@@ -1,6 +1,6 @@
 //! Resumable uploads as callers begin and see them.
 
-use super::{bytes, record_to_proto, time::moment_to_proto};
+use super::{bytes, time::moment_to_proto, written_to_proto};
 use crate::{proto::v1, vault::UploadStatus};
 
 /// How far an upload has come, for the answer to a caller who may upload.
@@ -17,6 +17,6 @@ pub(in crate::grpc) fn upload_to_proto(status: &UploadStatus) -> v1::Upload {
         received_offset: bytes(status.received),
         create_time: Some(moment_to_proto(status.created)),
         expire_time: Some(moment_to_proto(status.expires)),
-        record: status.record.as_ref().map(record_to_proto),
+        record: status.record.as_ref().map(written_to_proto),
     }
 }
