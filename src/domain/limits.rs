@@ -23,6 +23,8 @@ pub const EXTENTS: usize = 10_000;
 /// Rows of one index transaction: sled holds one global lock while they are written, a few microseconds each. Fewer would cost
 /// every message more than readers gain (docs/adr/0010-transactions-of-256-rows.md).
 pub const TRANSACTION_ROWS: usize = 256;
+/// Rows of an index transaction that nobody waits for: whoever reads meanwhile waits for a fraction of a millisecond.
+pub const BACKGROUND_ROWS: usize = 32;
 /// Parties of one record.
 pub const PARTIES: usize = 64;
 /// Labels of one record.
@@ -59,6 +61,8 @@ pub const SHIP_INTERVAL_MILLIS: u64 = 500;
 pub const TENANT_SHARE_PERCENT: u8 = 50;
 /// Metadata of one call, 16 KiB, as HTTP/2 counts it (RFC 9113 section 6.5.2): a call has a handful of short headers.
 pub const METADATA_BYTES: usize = 16 << 10;
+/// A bearer token, 8 KiB: what proxies let through as one header; those of providers that list groups are long.
+pub const TOKEN_BYTES: usize = 8 << 10;
 /// Metadata beyond which HTTP/2 itself refuses (431), 64 KiB: between the two a caller still gets a clear answer.
 pub const HEADER_LIST_BYTES: u32 = 64 << 10;
 /// Bytes of one message of a request that are held without asking, 64 KiB: most messages are shorter.

@@ -15,6 +15,7 @@ mod list;
 mod making;
 mod message;
 mod open;
+mod pace;
 mod page_token;
 mod payload;
 mod put;

@@ -35,15 +35,18 @@ use crate::{
 
 use super::{
     Error, KeyOperation, Kind, Vault, blinding,
+    pace::Pace,
     record::Located,
     terms::{self, Numbers, Terms},
     turns::{Turn, let_others_in},
 };
 
 /// Records read at once.
-const BATCH: usize = 64;
+const BATCH: usize = 16;
 /// Rows of one deletion.
-const DELETIONS: usize = limits::TRANSACTION_ROWS - 6;
+const DELETIONS: usize = limits::BACKGROUND_ROWS;
+/// Rows looked at at once.
+const LOOKED_AT: usize = 250;
 /// Numbers to be replaced that are kept in memory at once, 16 bytes each and some for the tree.
 const NUMBERS: usize = 100_000;
 /// How often a batch that others change meanwhile is done again.
@@ -145,7 +148,7 @@ impl Vault {
         generation: u64,
         progress: impl Fn(u64) + Send + Sync,
     ) -> Result<Reblinded, Error> {
-        self.each_batch(tenant, Lacking::Next(generation), progress)
+        self.each_batch(tenant, Lacking::Next(generation), Some(Pace::begin()), progress)
             .await?;
         Ok(Reblinded { generation })
     }
@@ -154,6 +157,7 @@ impl Vault {
         &self,
         tenant: &TenantId,
         lacking: Lacking,
+        mut pace: Option<Pace>,
         progress: impl Fn(u64) + Send + Sync,
     ) -> Result<(), Error> {
         let mut after = None;
@@ -177,7 +181,10 @@ impl Vault {
                 progress(done);
             }
             after = Some(last);
-            tokio::task::yield_now().await;
+            match &mut pace {
+                Some(pace) => pace.rest().await,
+                None => tokio::task::yield_now().await,
+            }
         }
     }
 
@@ -458,7 +465,7 @@ impl Vault {
             range,
             reverse: false,
             after,
-            limit: DELETIONS,
+            limit: LOOKED_AT,
         };
         tokio::task::yield_now().await;
         Ok(self.index.scan(&scan).await?)
@@ -492,7 +499,7 @@ impl Vault {
                 self.forget_rows(&mut doomed, range).await?;
             }
             doomed.finish().await?;
-            self.each_batch(&tenant, Lacking::All, |_| {}).await?;
+            self.each_batch(&tenant, Lacking::All, None, |_| {}).await?;
             self.forget_old_blinds(&tenant).await?;
         }
         Ok(())
@@ -530,7 +537,7 @@ fn is_its_own(error: &Error) -> bool {
 }
 
 fn fits(change: &Change, more: &Change) -> bool {
-    change.put.len() + more.put.len() <= limits::TRANSACTION_ROWS
+    change.put.len() + more.put.len() <= limits::BACKGROUND_ROWS
         && change.expect.len() + more.expect.len() <= limits::TRANSACTION_ROWS
 }
 
@@ -540,6 +547,7 @@ struct Deletion<'a> {
     tenant: &'a TenantId,
     fence: Expect,
     keys: Vec<Key>,
+    pace: Pace,
 }
 
 impl<'a> Deletion<'a> {
@@ -549,6 +557,7 @@ impl<'a> Deletion<'a> {
             tenant,
             fence: blinding::fence(&vault.rows, tenant, keys),
             keys: Vec::new(),
+            pace: Pace::begin(),
         }
     }
 
@@ -569,6 +578,7 @@ impl<'a> Deletion<'a> {
             ..Change::default()
         };
         self.vault.index.commit(change).await?;
+        self.pace.rest().await;
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use crate::{
 };
 
 use super::{
-    super::{Error, Vault, apply},
+    super::{Error, Vault, apply, pace::Pace},
     KeyOperation,
     staging::{Owner, Staging},
     step_row,
@@ -58,9 +58,9 @@ impl Vault {
             next: &next,
         });
         let pages = self.count_rows(Range::RegionPages).await?;
-        staging.stage(self, operation, pages).await?;
+        staging.stage(self, operation, pages, Some(Pace::begin())).await?;
         let _gate = self.keys.region_gate().await;
-        staging.stage(self, operation, pages).await?;
+        staging.stage(self, operation, pages, None).await?;
         let page_states = staging.finish(self).await?;
         let created = self.created(operation, label, grant, sealed_keyring, page_states);
         if before.provider != maker.kind() {

@@ -10,15 +10,15 @@ use crate::{
 };
 
 use super::{
-    super::{Error, Kind, Vault, apply},
+    super::{Error, Kind, Vault, apply, pace::Pace},
     KeyOperation,
     states::{Sealed, States},
 };
 
 /// Pages looked at at once, and of one transaction at most.
-const PAGES: usize = 32;
+const PAGES: usize = 8;
 /// Bytes of one transaction, about: a state of many punctures is 70 KiB, and there are two of each page.
-const BYTES: usize = 1 << 20;
+const BYTES: usize = 256 << 10;
 /// How often pages that change under the hand are staged again before the gate is held.
 const RACES: usize = 8;
 
@@ -54,12 +54,13 @@ impl<'a> Staging<'a> {
         }
     }
 
-    /// Stages every page that is not, or has changed since it was; notes how many of `pages` are.
+    /// Stages every page that is not, or has changed since it was; notes how many of `pages` are. At leisure, unless others wait.
     pub(super) async fn stage(
         &mut self,
         vault: &Vault,
         operation: &KeyOperation,
         pages: u64,
+        mut pace: Option<Pace>,
     ) -> Result<(), Error> {
         let mut after = None;
         loop {
@@ -83,6 +84,9 @@ impl<'a> Staging<'a> {
                     .await?;
             }
             after = Some(last);
+            if let Some(pace) = &mut pace {
+                pace.rest().await;
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    super::{Error, Kind, Reblinded, Vault, apply, recovery},
+    super::{Error, Kind, Reblinded, Vault, apply, pace::Pace, recovery},
     KeyOperation, KeyState, KeyVersion,
     staging::{Owner, Staging},
     states::write_states,
@@ -49,9 +49,9 @@ impl Vault {
             next: &next.keys,
         });
         let pages = self.count_rows(Range::Pages(tenant.clone())).await?;
-        staging.stage(self, operation, pages).await?;
+        staging.stage(self, operation, pages, Some(Pace::begin())).await?;
         let _gate = self.keys.tenant_gate(tenant).await;
-        staging.stage(self, operation, pages).await?;
+        staging.stage(self, operation, pages, None).await?;
         let states = staging.finish(self).await?;
         self.point_to(&operation.with_all(pages), tenant, &next, states)
             .await
