@@ -2,8 +2,10 @@
 //!
 //! `callvault.example.toml` is the commented sample; every default is in it.
 
+mod issuers;
 mod root;
 mod s3;
+mod stamps;
 
 use std::{
     collections::BTreeSet,
@@ -15,16 +17,22 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    access::identity::{Listed, Repeated},
+    access::{
+        identity::{Listed, Repeated},
+        token::IssuerSpec,
+    },
     domain::{
-        ids::{RegionName, TenantId},
+        ids::{InvalidId, RegionName, TenantId},
         limits,
         principal::{InvalidPrincipal, Principal, Role, TenantScope},
+        text::Country,
     },
 };
 
+pub use issuers::{Grant as IssuerGrant, Issuer};
 pub use root::{Root, RootAwsKms, RootFile, RootKind, RootPkcs11};
 pub use s3::{S3, S3Checksum};
+pub use stamps::Stamps;
 
 /// As long as one may live.
 const UPLOAD_LIFE_SECONDS: u64 = (limits::UPLOAD_MICROS / 1_000_000) as u64;
@@ -55,6 +63,9 @@ pub struct Config {
     /// Who may call.
     #[serde(default)]
     pub principals: Vec<Listing>,
+    /// Whose tokens are taken.
+    #[serde(default)]
+    pub issuers: Vec<Issuer>,
     /// What the process may use.
     #[serde(default)]
     pub limits: Limits,
@@ -133,6 +144,23 @@ pub struct Tls {
     pub key: PathBuf,
     /// The authorities whose clients are let in.
     pub client_ca: PathBuf,
+    /// Their revocation lists. None: nothing is ever revoked but by another `client_ca`.
+    #[serde(default)]
+    pub client_crl: Vec<PathBuf>,
+    /// Whether a client may come without a certificate.
+    #[serde(default)]
+    pub client_certificates: ClientCertificates,
+}
+
+/// Whether a client may come without a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientCertificates {
+    /// It may not.
+    #[default]
+    Required,
+    /// Those that bring a token may.
+    Optional,
 }
 
 /// One certificate and what its bearer may do.
@@ -147,6 +175,9 @@ pub struct Listing {
     pub roles: Vec<String>,
     /// Tenant ids, or `*` alone for all of them.
     pub tenants: Vec<String>,
+    /// Where it calls from, ISO 3166-1; the region's own country when absent.
+    #[serde(default)]
+    pub country: Option<String>,
 }
 
 /// Bounds of the process. Names end with their units.
@@ -455,6 +486,7 @@ impl Config {
             recovery_store: None,
             tls: None,
             principals: Vec::new(),
+            issuers: Vec::new(),
             limits: Limits::default(),
             log: Log {
                 format: LogFormat::Text,
@@ -473,10 +505,16 @@ impl Config {
     /// [`ConfigError`] for the first key at fault.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.tls()?;
-        if self.principals.is_empty() {
+        if self.principals.is_empty() && self.issuers.is_empty() {
             return Err(ConfigError::value(
                 "principals",
-                "list at least one, or nobody can call",
+                "list at least one, or one of [[issuers]], or nobody can call",
+            ));
+        }
+        if self.issuers.is_empty() && self.tls()?.client_certificates == ClientCertificates::Optional {
+            return Err(ConfigError::value(
+                "tls.client_certificates",
+                "must be \"required\" where there are no [[issuers]]: whoever comes without could do nothing",
             ));
         }
         self.checked_apart_from_tls()
@@ -499,8 +537,9 @@ impl Config {
         self.check_places()?;
         self.check_sweeps()?;
         self.region()?;
-        self.check_country()?;
+        parse_country(&self.region.country, "region.country")?;
         self.identities()?;
+        self.issuer_specs()?;
         self.limits.check()?;
         self.keys.check()?;
         self.log.check()
@@ -514,7 +553,7 @@ impl Config {
         self.region
             .name
             .parse()
-            .map_err(|err: crate::domain::ids::InvalidId| ConfigError::value("region.name", err.to_string()))
+            .map_err(|err: InvalidId| ConfigError::value("region.name", err.to_string()))
     }
 
     /// The principals as they are recognised.
@@ -524,10 +563,29 @@ impl Config {
     pub fn identities(&self) -> Result<Listed, ConfigError> {
         let mut listed = Vec::with_capacity(self.principals.len());
         for (at, listing) in self.principals.iter().enumerate() {
-            let principal = listing.principal(&format!("principals[{at}]"))?;
+            let principal = listing.principal(&format!("principals[{at}]"), &self.region.country)?;
             listed.push((listing.certificate.clone(), principal));
         }
         Listed::new(listed).map_err(|err: Repeated| ConfigError::value("principals", err.to_string()))
+    }
+
+    /// What is expected of each issuer's tokens, in the order in which they are listed.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first key at fault, and for an issuer that is listed twice.
+    pub fn issuer_specs(&self) -> Result<Vec<IssuerSpec>, ConfigError> {
+        let mut specs: Vec<IssuerSpec> = Vec::with_capacity(self.issuers.len());
+        for (at, issuer) in self.issuers.iter().enumerate() {
+            let key = format!("issuers[{at}]");
+            if specs.iter().any(|spec| spec.issuer == issuer.issuer) {
+                return Err(ConfigError::value(
+                    format!("{key}.issuer"),
+                    "is listed twice, list it once",
+                ));
+            }
+            specs.push(issuer.spec(&key, &self.region.country)?);
+        }
+        Ok(specs)
     }
 
     /// The longest grace, a sweep's interval and what the provider takes to destroy are 30 days at most.
@@ -595,58 +653,57 @@ impl Config {
         };
         Err(ConfigError::value(format!("recovery_store.{key}"), message))
     }
-
-    fn check_country(&self) -> Result<(), ConfigError> {
-        let country = &self.region.country;
-        if country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase()) {
-            return Ok(());
-        }
-        Err(ConfigError::value(
-            "region.country",
-            "must be two capital letters of ISO 3166-1, e.g. MX",
-        ))
-    }
 }
 
 impl Listing {
-    fn principal(&self, key: &str) -> Result<Principal, ConfigError> {
+    fn principal(&self, key: &str, home: &str) -> Result<Principal, ConfigError> {
         if self.certificate.is_empty() {
             return Err(ConfigError::value(
                 format!("{key}.certificate"),
                 "must be a URI or DNS name",
             ));
         }
-        Principal::new(&self.alias, self.roles(key)?, self.scope(key)?).map_err(|err| {
+        let country = parse_country(self.country.as_deref().unwrap_or(home), &format!("{key}.country"))?;
+        let (roles, scope) = (parse_roles(&self.roles, key)?, parse_scope(&self.tenants, key)?);
+        let principal = Principal::new(&self.alias, roles, scope).map_err(|err| {
             let field = if err == InvalidPrincipal::Alias {
                 "alias"
             } else {
                 "roles"
             };
             ConfigError::value(format!("{key}.{field}"), err.to_string())
-        })
+        })?;
+        Ok(principal.from_country(Some(country)))
     }
+}
 
-    fn roles(&self, key: &str) -> Result<Vec<Role>, ConfigError> {
-        let parse = |role: &String| role.parse();
-        self.roles
+/// Names of roles, as a table has them.
+fn parse_roles(names: &[String], key: &str) -> Result<Vec<Role>, ConfigError> {
+    let parse = |role: &String| role.parse();
+    names
+        .iter()
+        .map(parse)
+        .collect::<Result<_, InvalidId>>()
+        .map_err(|err| ConfigError::value(format!("{key}.roles"), err.to_string()))
+}
+
+/// Tenants, as a table has them.
+fn parse_scope(tenants: &[String], key: &str) -> Result<TenantScope, ConfigError> {
+    let refuse = |message: String| ConfigError::value(format!("{key}.tenants"), message);
+    match tenants {
+        [] => Err(refuse("name tenants, or write [\"*\"] for all".to_owned())),
+        [all] if all == "*" => Ok(TenantScope::All),
+        ids => ids
             .iter()
-            .map(parse)
-            .collect::<Result<_, crate::domain::ids::InvalidId>>()
-            .map_err(|err| ConfigError::value(format!("{key}.roles"), err.to_string()))
+            .map(|id| id.parse::<TenantId>().map_err(|err| refuse(err.to_string())))
+            .collect::<Result<BTreeSet<_>, _>>()
+            .map(TenantScope::Some),
     }
+}
 
-    fn scope(&self, key: &str) -> Result<TenantScope, ConfigError> {
-        let refuse = |message: String| ConfigError::value(format!("{key}.tenants"), message);
-        match self.tenants.as_slice() {
-            [] => Err(refuse("name tenants, or write [\"*\"] for all".to_owned())),
-            [all] if all == "*" => Ok(TenantScope::All),
-            ids => ids
-                .iter()
-                .map(|id| id.parse::<TenantId>().map_err(|err| refuse(err.to_string())))
-                .collect::<Result<BTreeSet<_>, _>>()
-                .map(TenantScope::Some),
-        }
-    }
+fn parse_country(text: &str, key: &str) -> Result<Country, ConfigError> {
+    text.parse()
+        .map_err(|err: InvalidId| ConfigError::value(key, err.to_string()))
 }
 
 impl Limits {

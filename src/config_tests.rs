@@ -93,6 +93,136 @@ fn every_refusal_names_its_key() {
     assert!(message.contains("ops_listen: "), "{message}");
 }
 
+const ISSUER: &str = r#"
+[[issuers]]
+issuer = "https://login"
+audience = "callvault"
+jwks_file = "/k"
+[[issuers.grants]]
+claim = "groups"
+value = "agents"
+roles = ["agent"]
+tenants = ["*"]
+"#;
+
+#[test]
+fn an_issuer_has_the_defaults_of_the_example() {
+    let smallest = Config::parse(&format!("{SMALLEST}{ISSUER}")).unwrap();
+    let example = Config::parse(EXAMPLE).unwrap();
+    let (smallest, example) = (&smallest.issuers[0], &example.issuers[0]);
+    assert_eq!(smallest.algorithms, example.algorithms);
+    let numbers = |issuer: &Issuer| {
+        (
+            issuer.skew_seconds,
+            issuer.life_seconds,
+            issuer.refresh_seconds,
+            issuer.stale_seconds,
+        )
+    };
+    assert_eq!(numbers(smallest), numbers(example));
+    assert_eq!(
+        (smallest.bound, &smallest.alias_claim),
+        (example.bound, &example.alias_claim)
+    );
+}
+
+#[test]
+fn every_refusal_of_an_issuer_names_its_key() {
+    let text = format!("{SMALLEST}{ISSUER}");
+    for (from, to, key) in [
+        ("jwks_file = \"/k\"", "", "issuers[0].jwks_url: "),
+        (
+            "jwks_file = \"/k\"",
+            "jwks_url = \"http://login/keys\"",
+            "issuers[0].jwks_url: ",
+        ),
+        (
+            "jwks_file = \"/k\"",
+            "jwks_file = \"/k\"\njwks_url = \"https://login\"",
+            "issuers[0].jwks_url: ",
+        ),
+        (
+            "audience = \"callvault\"",
+            "audience = \"\"",
+            "issuers[0].audience: ",
+        ),
+        (
+            "audience =",
+            "algorithms = [\"HS256\"]\naudience =",
+            "issuers[0].algorithms: ",
+        ),
+        (
+            "audience =",
+            "algorithms = [\"none\"]\naudience =",
+            "issuers[0].algorithms: ",
+        ),
+        (
+            "audience =",
+            "algorithms = []\naudience =",
+            "issuers[0].algorithms: ",
+        ),
+        (
+            "audience =",
+            "life_seconds = 86401\naudience =",
+            "issuers[0].life_seconds: ",
+        ),
+        (
+            "audience =",
+            "skew_seconds = 301\naudience =",
+            "issuers[0].skew_seconds: ",
+        ),
+        (
+            "audience =",
+            "refresh_seconds = 1\naudience =",
+            "issuers[0].refresh_seconds: ",
+        ),
+        (
+            "audience =",
+            "stale_seconds = 60\naudience =",
+            "issuers[0].stale_seconds: ",
+        ),
+        (
+            "audience =",
+            "country = \"Mexico\"\naudience =",
+            "issuers[0].country: ",
+        ),
+        (
+            "roles = [\"agent\"]",
+            "roles = [\"boss\"]",
+            "issuers[0].grants[0].roles: ",
+        ),
+        (
+            "roles = [\"agent\"]",
+            "roles = []",
+            "issuers[0].grants[0].roles: ",
+        ),
+        (
+            "roles = [\"agent\"]",
+            "roles = [\"agent\", \"dpo\"]",
+            "issuers[0].grants[0].roles: ",
+        ),
+    ] {
+        let start = text.find("[[issuers]]").unwrap();
+        let changed = format!("{}{}", &text[..start], text[start..].replacen(from, to, 1));
+        assert!(changed != text, "{from}");
+        let message = refusal(&changed);
+        assert!(message.contains(key), "{to} -> {message}");
+    }
+    let nobody = text.replace("[[issuers.grants]]\nclaim = \"groups\"\nvalue = \"agents\"\nroles = [\"agent\"]\ntenants = [\"*\"]\n", "");
+    assert!(refusal(&nobody).contains("issuers[0].grants: "));
+    let both = format!("{text}tenants_claim = \"tenant\"\n");
+    assert!(refusal(&both).contains("issuers[0].grants[0].tenants_claim: "));
+    assert!(refusal(&format!("{text}{ISSUER}")).contains("issuers[1].issuer: "));
+    let optional = SMALLEST.replace(
+        "client_ca = \"ca\"",
+        "client_ca = \"ca\", client_certificates = \"optional\"",
+    );
+    assert!(refusal(&optional).contains("tls.client_certificates: "));
+    Config::parse(&format!("{optional}{ISSUER}")).unwrap();
+    let tokens_alone = text.split("[[principals]]").next().unwrap().to_owned() + ISSUER;
+    Config::parse(&tokens_alone).unwrap();
+}
+
 /// The commented lines of the example between its two marks.
 fn example_with_s3() -> String {
     let (before, rest) = EXAMPLE

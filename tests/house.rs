@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("index", &["index", "domain"]),
     ("ledger", &["ledger", "blob", "index", "domain", "proto"]),
     ("evidence", &["evidence", "ledger", "domain", "proto"]),
-    ("access", &["access", "domain"]),
+    ("access", &["access", "crypto", "domain"]),
     (
         "vault",
         &[
@@ -41,7 +41,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("client", &["client", "proto"]),
     ("config.rs", &["access", "domain", "config"]),
-    ("config", &["config"]),
+    ("config", &["access", "config", "domain"]),
     ("telemetry.rs", &["config", "telemetry"]),
 ];
 
@@ -55,6 +55,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("aws_sdk_s3", &["blob/s3"]),
     ("aws_sdk_kms", &["keys/aws_kms"]),
     ("cryptoki", &["keys/pkcs11"]),
+    ("jsonwebtoken::", &["access/token"]),
     ("aws_config", &["aws.rs"]),
 ];
 

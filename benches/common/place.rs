@@ -56,7 +56,10 @@ impl Place {
         fs::write(place.credentials(), credentials())?;
         let roles = Role::ALL.iter().map(|role| {
             let (certificate, key) = pki.client(*role);
-            (role.name().to_owned(), Identity { certificate, key })
+            (
+                role.name().to_owned(),
+                Identity::with_certificate(certificate, key),
+            )
         });
         let client = ClientFile {
             endpoint: "https://127.0.0.1:1".to_owned(),

@@ -12,16 +12,22 @@ use crate::domain::{
 /// `Forbidden` (`ROLE_DENIED`), the same for every tenant; else the one `NotFound` for tenants out of scope.
 pub fn gate1(principal: &Principal, action: Action, tenant: Option<&TenantId>) -> Result<(), Error> {
     if !principal.may(action) {
-        return Err(Error::new(
-            Kind::Forbidden,
-            "ROLE_DENIED",
-            "none of the caller's roles may make this call",
-        ));
+        return Err(role_denied());
     }
     match tenant {
-        Some(tenant) if !principal.scope().covers(tenant) => Err(Error::not_found()),
+        Some(tenant) if !principal.knows(tenant) => Err(Error::not_found()),
+        // It acts for this tenant, in another role.
+        Some(tenant) if !principal.may_for(action, tenant) => Err(role_denied()),
         _ => Ok(()),
     }
+}
+
+fn role_denied() -> Error {
+    Error::new(
+        Kind::Forbidden,
+        "ROLE_DENIED",
+        "none of the caller's roles may make this call",
+    )
 }
 
 #[cfg(test)]

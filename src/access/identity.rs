@@ -1,35 +1,72 @@
-//! From a client certificate to a principal.
+//! From a client certificate or a token to a principal.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-use crate::domain::principal::Principal;
+use super::token::Issuers;
+use crate::{
+    crypto::context::sha256,
+    domain::{
+        clock::{Clock, SystemClock},
+        error::{Error, Kind},
+        principal::Principal,
+    },
+};
 
-/// The names that a verified leaf certificate carries. Parsed once per connection.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// The certificates that a peer came with, verified; perhaps none. Parsed once per connection.
+#[derive(Clone, Default)]
 pub struct PeerCertificate {
     names: Vec<String>,
+    chain: Vec<CertificateDer<'static>>,
+    sha256: [u8; 32],
 }
 
 impl PeerCertificate {
-    /// The URI and DNS subject alternative names of a DER-encoded leaf; none if it cannot be parsed, so that nobody
-    /// is recognised by it.
-    pub fn from_der(der: &[u8]) -> Self {
-        let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+    /// Of a peer's chain, leaf first; none if there is none.
+    pub fn from_chain(chain: &[CertificateDer<'_>]) -> Self {
+        let Some(leaf) = chain.first() else {
             return Self::default();
         };
-        let names = match certificate.subject_alternative_name() {
-            Ok(Some(extension)) => extension.value.general_names.iter().filter_map(name).collect(),
-            Ok(None) | Err(_) => Vec::new(),
-        };
-        Self { names }
+        Self {
+            names: names(leaf),
+            chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
+            sha256: sha256(leaf),
+        }
     }
 
-    /// URI SANs as `scheme://...` and DNS SANs as they stand.
+    /// URI SANs as `scheme://...` and DNS SANs as they stand; none of a leaf that cannot be parsed, so that nobody is recognised
+    /// by it.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// Leaf first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// Whether the peer came without.
+    pub fn is_none(&self) -> bool {
+        self.chain.is_empty()
+    }
+
+    /// The SHA-256 of the leaf, by which tokens are bound to it (RFC 8705 section 3.1); zeros where there is none.
+    pub fn sha256(&self) -> &[u8; 32] {
+        &self.sha256
+    }
+}
+
+fn names(leaf: &[u8]) -> Vec<String> {
+    let Ok((_, certificate)) = X509Certificate::from_der(leaf) else {
+        return Vec::new();
+    };
+    match certificate.subject_alternative_name() {
+        Ok(Some(extension)) => extension.value.general_names.iter().filter_map(name).collect(),
+        Ok(None) | Err(_) => Vec::new(),
     }
 }
 
@@ -46,12 +83,6 @@ fn name(general: &GeneralName<'_>) -> Option<String> {
         GeneralName::DNSName(dns) => Some((*dns).to_owned()),
         _ => None,
     }
-}
-
-/// Recognises callers.
-pub trait Identify: Send + Sync + fmt::Debug {
-    /// The principal that this certificate belongs to, or `None` for a stranger.
-    fn principal(&self, peer: &PeerCertificate) -> Option<Arc<Principal>>;
 }
 
 /// Recognises the certificates that the configuration lists, by exact name.
@@ -76,8 +107,9 @@ impl Listed {
     }
 }
 
-impl Identify for Listed {
-    /// A certificate whose names belong to two principals is a stranger: guessing would grant one's roles to the other.
+impl Listed {
+    /// The principal that this certificate belongs to, or `None` for a stranger. A certificate whose names belong to two
+    /// principals is a stranger: guessing would grant one's roles to the other.
     fn principal(&self, peer: &PeerCertificate) -> Option<Arc<Principal>> {
         let mut known = peer.names().iter().filter_map(|name| self.principals.get(name));
         let first = known.next()?;
@@ -85,26 +117,99 @@ impl Identify for Listed {
     }
 }
 
-/// Recognises whom a list names that can be replaced while calls run: a call is judged by the list of its beginning.
-#[derive(Debug, Default)]
-pub struct Replaceable(ArcSwap<Listed>);
+/// Who calls, and for how long that is known.
+#[derive(Clone, Debug)]
+pub struct Identified {
+    /// Who.
+    pub principal: Arc<Principal>,
+    /// For how long; `None` as long as the connection lasts.
+    pub left: Option<Duration>,
+}
 
-impl Replaceable {
-    /// Begins with this list.
-    pub fn new(listed: Listed) -> Self {
-        Self(ArcSwap::from_pointee(listed))
+/// Recognises callers, by lists that can be replaced while calls run: a call is judged by those of its beginning, and connections
+/// learn that they were replaced.
+#[derive(Debug)]
+pub struct Callers {
+    listed: ArcSwap<Listed>,
+    issuers: ArcSwap<Issuers>,
+    clock: Arc<dyn Clock>,
+    changed: watch::Sender<()>,
+}
+
+impl Callers {
+    /// Begins with these.
+    pub fn new(listed: Listed, issuers: Issuers, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            listed: ArcSwap::from_pointee(listed),
+            issuers: ArcSwap::from_pointee(issuers),
+            clock,
+            changed: watch::Sender::new(()),
+        }
     }
 
-    /// Takes this list instead, from the next call on.
-    pub fn replace(&self, listed: Listed) {
-        self.0.store(Arc::new(listed));
+    /// Whoever has a listed certificate, and nobody with a token.
+    pub fn with_certificates(listed: Listed) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Self::new(listed, Issuers::new([], Arc::clone(&clock)), clock)
+    }
+
+    /// Takes these instead, from the next call on.
+    pub fn replace(&self, listed: Listed, issuers: Issuers) {
+        self.listed.store(Arc::new(listed));
+        self.issuers.store(Arc::new(issuers));
+        self.changed.send_replace(());
+    }
+
+    /// The issuers of now.
+    pub fn issuers(&self) -> Arc<Issuers> {
+        self.issuers.load_full()
+    }
+
+    /// Changes whenever somebody may be recognised otherwise than before.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The principal of a certificate, or `None` for a stranger.
+    pub fn by_certificate(&self, peer: &PeerCertificate) -> Option<Arc<Principal>> {
+        self.listed.load().principal(peer)
+    }
+
+    /// Who makes a call: whoever its token says, if it has one, otherwise whose certificate it is. A token that is refused is not
+    /// taken for none.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`] says what is wrong, and [`Kind::Unavailable`] that an issuer cannot be asked.
+    pub fn identify(&self, peer: &PeerCertificate, token: Option<&str>) -> Result<Identified, Error> {
+        if let Some(token) = token {
+            let bearer = self.issuers.load().bearer(token, peer)?;
+            let left = bearer.until.micros().saturating_sub(self.clock.now().micros());
+            return Ok(Identified {
+                principal: bearer.principal,
+                left: Some(Duration::from_micros(u64::try_from(left).unwrap_or_default())),
+            });
+        }
+        if peer.is_none() {
+            return Err(Error::new(
+                Kind::Unauthenticated,
+                "CREDENTIALS_REQUIRED",
+                "say who calls: with a client certificate, or a token in the metadata key authorization",
+            ));
+        }
+        let principal = self.by_certificate(peer).ok_or_else(stranger)?;
+        Ok(Identified {
+            principal,
+            left: None,
+        })
     }
 }
 
-impl Identify for Replaceable {
-    fn principal(&self, peer: &PeerCertificate) -> Option<Arc<Principal>> {
-        self.0.load().principal(peer)
-    }
+fn stranger() -> Error {
+    Error::new(
+        Kind::Unauthenticated,
+        "UNKNOWN_CERTIFICATE",
+        "the client certificate belongs to no principal; have its URI or DNS name listed under [[principals]]",
+    )
 }
 
 /// A certificate's name listed twice.
@@ -123,7 +228,7 @@ mod tests {
         let mut params = CertificateParams::default();
         params.subject_alt_names = sans.to_vec();
         let leaf = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        PeerCertificate::from_der(leaf.der())
+        PeerCertificate::from_chain(&[leaf.der().clone()])
     }
 
     fn uri(text: &str) -> SanType {
@@ -173,17 +278,33 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_list_counts_from_the_next_call_on() {
+    fn a_replaced_list_counts_from_the_next_call_on_and_connections_learn_of_it() {
         let peer = certificate(&[uri("spiffe://x/up")]);
-        let replaceable = Replaceable::new(listed());
-        assert!(replaceable.principal(&peer).is_some());
-        replaceable.replace(Listed::default());
-        assert!(replaceable.principal(&peer).is_none());
+        let callers = Callers::with_certificates(listed());
+        let changes = callers.changes();
+        assert!(callers.identify(&peer, None).is_ok());
+        assert!(!changes.has_changed().unwrap());
+        callers.replace(Listed::default(), Issuers::new([], Arc::new(SystemClock)));
+        let refused = callers.identify(&peer, None).unwrap_err();
+        assert_eq!(refused.reason, "UNKNOWN_CERTIFICATE");
+        assert!(changes.has_changed().unwrap());
+    }
+
+    #[test]
+    fn whoever_says_nothing_of_himself_is_told_what_to_say() {
+        let callers = Callers::with_certificates(listed());
+        let refused = callers.identify(&PeerCertificate::default(), None).unwrap_err();
+        assert_eq!(
+            (refused.kind, refused.reason),
+            (Kind::Unauthenticated, "CREDENTIALS_REQUIRED")
+        );
     }
 
     #[test]
     fn garbage_is_a_stranger() {
-        assert_eq!(listed().principal(&PeerCertificate::from_der(b"garbage")), None);
+        let garbage = PeerCertificate::from_chain(&[CertificateDer::from_slice(b"garbage")]);
+        assert!(!garbage.is_none());
+        assert_eq!(listed().principal(&garbage), None);
     }
 
     #[test]

@@ -3,3 +3,4 @@
 pub mod gate;
 pub mod identity;
 pub mod purpose;
+pub mod token;

@@ -87,10 +87,7 @@ pub(super) fn write_client_file(data: &Path, pki: &DevPki, address: SocketAddr) 
     let relative = |path: PathBuf| path.strip_prefix(data).map(Path::to_owned).unwrap_or(path);
     let identity = |role: &Role| {
         let (certificate, key) = pki.client(*role);
-        let identity = Identity {
-            certificate: relative(certificate),
-            key: relative(key),
-        };
+        let identity = Identity::with_certificate(relative(certificate), relative(key));
         (role.name().to_owned(), identity)
     };
     let file = ClientFile {

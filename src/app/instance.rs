@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -11,11 +11,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
+    time::{MissedTickBehavior, interval},
 };
 
 use crate::{
-    access::identity::Replaceable,
-    config::Config,
+    access::identity::Callers,
+    config::{Config, Stamps},
     domain::{clock::SystemClock, limits},
     grpc::{self, StreamLimits},
     server::{Addresses, Drain, ServeError, Server, ServerTls, pki::DevPki},
@@ -27,6 +28,7 @@ use super::{
     AppError,
     background::Background,
     dev,
+    issuers::{self, Following},
     vault::{How, OpenVault},
 };
 
@@ -109,25 +111,34 @@ impl Instance {
         Ok(self.started.drain.on_signals()?)
     }
 
-    /// Takes `[[principals]]` from a configuration file again at every SIGHUP; a file that is refused changes nothing. Everything
-    /// else in it counts from the next start.
+    /// Takes `[[principals]]` and `[[issuers]]` from a configuration file again when it changes, and at every SIGHUP; a file that is
+    /// refused changes nothing. Everything else in it counts from the next start.
     ///
     /// # Errors
     /// [`AppError::System`] if signals cannot be listened to.
     pub fn follow_principals(&self, file: &Path) -> Result<(), AppError> {
         let mut hangup = signal(SignalKind::hangup())?;
-        let (identify, file) = (Arc::downgrade(&self.started.identify), file.to_owned());
+        let (access, file) = (Arc::downgrade(&self.started.access), file.to_owned());
+        let mut seen = Stamps::of([file.as_path()]);
         tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                let Some(identify) = Weak::upgrade(&identify) else {
+            let mut ticks = interval(CERTIFICATE_CHECK);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                let asked = tokio::select! {
+                    hung_up = hangup.recv() => hung_up.is_some(),
+                    _ = ticks.tick() => false,
+                };
+                let Some(access) = Weak::upgrade(&access) else {
                     return;
                 };
-                match Config::load(&file).and_then(|config| config.identities()) {
-                    Ok(listed) => {
-                        identify.replace(listed);
-                        tracing::info!("principals were read again");
+                // Looked at before it is read: what changes in between is read once more.
+                let now = Stamps::of([file.as_path()]);
+                if asked || now != seen {
+                    seen = now;
+                    match access.read_again(&file).await {
+                        Ok(()) => tracing::info!("principals and issuers were read again"),
+                        Err(error) => tracing::error!(%error, "principals and issuers stay as they were"),
                     }
-                    Err(error) => tracing::error!(%error, "principals stay as they were"),
                 }
             }
         });
@@ -162,7 +173,7 @@ struct Started {
     ops: Option<SocketAddr>,
     client_file: Option<PathBuf>,
     drain: Drain,
-    identify: Arc<Replaceable>,
+    access: Arc<Access>,
     serving: JoinHandle<Result<(), ServeError>>,
     background: Background,
 }
@@ -176,7 +187,7 @@ impl Started {
     ) -> Result<Self, AppError> {
         let vault = &open.opened.vault;
         let drain = Drain::new();
-        let access = Access::of(config, mode)?;
+        let access = Access::of(config, mode).await?;
         if mode == Mode::Dev {
             dev::seed(vault).await?;
         }
@@ -190,12 +201,11 @@ impl Started {
             stall: limits.stream_stall(),
             total: limits.stream_total(),
         };
-        let identify = access.identify;
         let server = Server::bind(
             addresses,
             limits,
-            access.tls,
-            Arc::clone(&identify) as _,
+            Arc::clone(&access.tls),
+            Arc::clone(&access.callers),
             drain.clone(),
         )
         .await?
@@ -212,22 +222,24 @@ impl Started {
             client_file,
             serving: tokio::spawn(server.run(grpc::routes(vault, streams))),
             background: Background::run(vault, health, &config.keys),
-            identify,
+            access: Arc::new(access),
             drain,
         })
     }
 }
 
 /// What tells callers apart.
+#[derive(Debug)]
 struct Access {
     tls: Arc<ServerTls>,
-    identify: Arc<Replaceable>,
+    callers: Arc<Callers>,
+    following: Mutex<Following>,
     pki: Option<DevPki>,
 }
 
 impl Access {
-    fn of(config: &Config, mode: Mode) -> Result<Self, AppError> {
-        let (files, identify, pki) = if mode == Mode::Dev {
+    async fn of(config: &Config, mode: Mode) -> Result<Self, AppError> {
+        let (files, listed, pki) = if mode == Mode::Dev {
             let pki = DevPki::open(&config.data, &SystemClock)?;
             (pki.tls(), DevPki::identities()?, Some(pki))
         } else {
@@ -235,11 +247,23 @@ impl Access {
         };
         let tls = Arc::new(ServerTls::load(&files)?);
         tls.follow(files, CERTIFICATE_CHECK)?;
+        let (issuers, following) = issuers::follow(config).await?;
         Ok(Self {
             tls,
-            identify: Arc::new(Replaceable::new(identify)),
+            callers: Arc::new(Callers::new(listed, issuers, Arc::new(SystemClock))),
+            following: Mutex::new(following),
             pki,
         })
+    }
+
+    /// Takes principals and issuers from a configuration file; nothing of it if anything in it is refused.
+    async fn read_again(&self, file: &Path) -> Result<(), AppError> {
+        let config = Config::load(file)?;
+        let listed = config.identities()?;
+        let (issuers, following) = issuers::follow(&config).await?;
+        self.callers.replace(listed, issuers);
+        *self.following.lock().unwrap_or_else(PoisonError::into_inner) = following;
+        Ok(())
     }
 }
 
@@ -256,6 +280,8 @@ mod tests {
             certificate: nowhere.clone(),
             key: nowhere.clone(),
             client_ca: nowhere,
+            client_crl: Vec::new(),
+            client_certificates: Default::default(),
         });
         let refused = Instance::start(&config, Mode::Configured).await.unwrap_err();
         assert!(matches!(refused, AppError::Tls(_)), "{refused}");

@@ -17,6 +17,7 @@ mod doctor;
 mod harden;
 mod index;
 mod instance;
+pub mod issuers;
 mod late;
 mod lock;
 mod offline;
@@ -53,6 +54,14 @@ pub enum AppError {
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// An issuer's keys cannot be had.
+    #[error("an issuer of tokens cannot be used: {source} at={}", at.display())]
+    Issuer {
+        /// Which file, or key of the configuration.
+        at: PathBuf,
+        /// Why.
+        source: issuers::Fault,
+    },
     /// Another process has the vault open.
     #[error(
         "another process has this vault open{holder}; stop it first, or ask it through the remote commands data={}",

@@ -9,6 +9,9 @@
 //! [roles.uploader]
 //! certificate = "pki/uploader.pem"
 //! key = "pki/uploader.key"
+//!
+//! [roles.agent]
+//! token_file = "/run/agent.jwt"         # kept fresh by somebody else
 //! ```
 
 use std::{
@@ -34,14 +37,42 @@ pub struct ClientConfig {
     pub purpose: Option<String>,
 }
 
-/// A certificate and its key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Who calls: a certificate with its key, a token, or a token over a connection with a certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     /// The client's certificate chain, PEM.
-    pub certificate: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
     /// Its key, PEM.
-    pub key: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// A file with a bearer token, which is read again every second: whoever renews it replaces the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl Identity {
+    /// A certificate and its key.
+    pub fn with_certificate(certificate: PathBuf, key: PathBuf) -> Self {
+        Self {
+            certificate: Some(certificate),
+            key: Some(key),
+            token_file: None,
+        }
+    }
+
+    /// The certificate and its key, if there are any.
+    ///
+    /// # Errors
+    /// [`ConfigError::Identity`] if there is only one of them, or nothing at all.
+    pub(super) fn pair(&self) -> Result<Option<(&Path, &Path)>, ConfigError> {
+        match (&self.certificate, &self.key, &self.token_file) {
+            (Some(certificate), Some(key), _) => Ok(Some((certificate, key))),
+            (None, None, Some(_)) => Ok(None),
+            _ => Err(ConfigError::Identity),
+        }
+    }
 }
 
 /// A `client.toml`: one vault, several identities.
@@ -103,8 +134,14 @@ impl ClientFile {
     fn below(mut self, dir: &Path) -> Self {
         self.ca = dir.join(self.ca);
         for identity in self.roles.values_mut() {
-            identity.certificate = dir.join(&identity.certificate);
-            identity.key = dir.join(&identity.key);
+            let files = [
+                &mut identity.certificate,
+                &mut identity.key,
+                &mut identity.token_file,
+            ];
+            for file in files.into_iter().flatten() {
+                *file = dir.join(&*file);
+            }
         }
         self
     }
@@ -135,6 +172,9 @@ pub enum ConfigError {
         /// The roles that it has.
         known: String,
     },
+    /// An identity is half of one.
+    #[error("an identity must have certificate and key, or token_file, or all three")]
+    Identity,
     /// A file is not PEM of the right kind.
     #[error("cannot read PEM; check the path, its permissions and its content path={}", path.display())]
     Pem {
@@ -172,9 +212,24 @@ mod tests {
     fn relative_paths_begin_where_the_file_lies() {
         let config = loaded(GOOD).unwrap().role("reader").unwrap();
         assert!(config.ca.is_absolute() && config.ca.ends_with("pki/ca.pem"));
-        assert!(config.identity.certificate.ends_with("pki/reader.pem"));
-        assert_eq!(config.identity.key, Path::new("/etc/reader.key"));
+        let (certificate, key) = config.identity.pair().unwrap().unwrap();
+        assert!(certificate.ends_with("pki/reader.pem"));
+        assert_eq!(key, Path::new("/etc/reader.key"));
         assert_eq!(config.purpose.as_deref(), Some("ServiceProvision"));
+    }
+
+    #[test]
+    fn an_identity_is_a_certificate_a_token_or_both_and_never_half() {
+        let with = |lines: &str| {
+            let text = format!("endpoint = 'https://127.0.0.1:7443'\nca = 'ca'\n[roles.x]\n{lines}");
+            loaded(&text).unwrap().role("x").unwrap().identity
+        };
+        assert!(with("token_file = 't'").pair().unwrap().is_none());
+        let both = with("token_file = 't'\ncertificate = 'c'\nkey = 'k'");
+        assert!(both.pair().unwrap().is_some() && both.token_file.unwrap().is_absolute());
+        for half in ["", "certificate = 'c'", "key = 'k'\ntoken_file = 't'"] {
+            assert!(matches!(with(half).pair(), Err(ConfigError::Identity)), "{half}");
+        }
     }
 
     #[test]

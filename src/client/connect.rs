@@ -94,12 +94,17 @@ fn tls(config: &ClientConfig) -> Result<rustls::ClientConfig, ConfigError> {
     for authority in certificates(&config.ca)? {
         roots.add(authority)?;
     }
-    let key_path = &config.identity.key;
-    let key = PrivateKeyDer::from_pem_file(key_path).map_err(|source| unreadable(key_path, source))?;
-    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(certificates(&config.identity.certificate)?, key)?;
+        .with_root_certificates(roots);
+    let mut tls = match config.identity.pair()? {
+        Some((certificate, key_path)) => {
+            let key =
+                PrivateKeyDer::from_pem_file(key_path).map_err(|source| unreadable(key_path, source))?;
+            builder.with_client_auth_cert(certificates(certificate)?, key)?
+        }
+        None => builder.with_no_client_auth(),
+    };
     tls.alpn_protocols = vec![b"h2".to_vec()];
     Ok(tls)
 }

@@ -52,6 +52,7 @@ mod records;
 mod resumable;
 mod retry;
 mod tenants;
+mod token;
 mod upload;
 
 use tonic::{
@@ -66,6 +67,8 @@ use crate::proto::v1::{
     record_service_client::RecordServiceClient, tenant_service_client::TenantServiceClient,
 };
 
+use token::TokenFile;
+
 pub use config::{ClientConfig, ClientFile, ConfigError, Identity};
 pub use content::Content;
 pub use download::Download;
@@ -77,6 +80,8 @@ pub use upload::Upload;
 
 /// The metadata key of a call's purpose.
 const PURPOSE_KEY: &str = "callvault-purpose";
+/// The metadata key of a call's token (RFC 6750).
+const TOKEN_KEY: &str = "authorization";
 /// Longest answer: a page of 1,000 records whose descriptors are 32 KiB each.
 const ANSWER_BYTES: usize = 64 << 20;
 
@@ -86,11 +91,11 @@ const ANSWER_BYTES: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
-    purpose: Option<MetadataValue<Ascii>>,
+    says: Says,
     retry: Option<Retry>,
 }
 
-type Declaring = InterceptedService<Channel, DeclarePurpose>;
+type Declaring = InterceptedService<Channel, Says>;
 
 impl Client {
     /// Connects over TLS, so that a wrong address or certificate shows at once.
@@ -101,7 +106,10 @@ impl Client {
         let purpose = config.purpose.as_deref().map(term).transpose()?;
         Ok(Self {
             channel: connect::channel(config).await?,
-            purpose,
+            says: Says {
+                purpose,
+                token: config.identity.token_file.clone().map(TokenFile::new),
+            },
             retry: None,
         })
     }
@@ -112,7 +120,10 @@ impl Client {
     /// [`ClientError::Config`] if it cannot be the value of a metadata key.
     pub fn for_purpose(&self, purpose: &str) -> Result<Self, ClientError> {
         Ok(Self {
-            purpose: Some(term(purpose)?),
+            says: Says {
+                purpose: Some(term(purpose)?),
+                ..self.says.clone()
+            },
             ..self.clone()
         })
     }
@@ -141,27 +152,23 @@ impl Client {
     }
 
     fn record_service(&self) -> RecordServiceClient<Declaring> {
-        RecordServiceClient::with_interceptor(self.channel.clone(), self.declare())
+        RecordServiceClient::with_interceptor(self.channel.clone(), self.says.clone())
             .max_decoding_message_size(ANSWER_BYTES)
     }
 
     fn tenant_service(&self) -> TenantServiceClient<Declaring> {
-        TenantServiceClient::with_interceptor(self.channel.clone(), self.declare())
+        TenantServiceClient::with_interceptor(self.channel.clone(), self.says.clone())
             .max_decoding_message_size(ANSWER_BYTES)
     }
 
     fn key_service(&self) -> KeyServiceClient<Declaring> {
-        KeyServiceClient::with_interceptor(self.channel.clone(), self.declare())
+        KeyServiceClient::with_interceptor(self.channel.clone(), self.says.clone())
             .max_decoding_message_size(ANSWER_BYTES)
     }
 
     fn erasure_service(&self) -> ErasureServiceClient<Declaring> {
-        ErasureServiceClient::with_interceptor(self.channel.clone(), self.declare())
+        ErasureServiceClient::with_interceptor(self.channel.clone(), self.says.clone())
             .max_decoding_message_size(ANSWER_BYTES)
-    }
-
-    fn declare(&self) -> DeclarePurpose {
-        DeclarePurpose(self.purpose.clone())
     }
 }
 
@@ -169,14 +176,20 @@ fn term(purpose: &str) -> Result<MetadataValue<Ascii>, ConfigError> {
     purpose.parse().map_err(|_| ConfigError::Purpose)
 }
 
-/// Puts the purpose into every call's metadata.
+/// What every call's metadata says: why, and who asks, where that is a token.
 #[derive(Clone, Debug)]
-struct DeclarePurpose(Option<MetadataValue<Ascii>>);
+struct Says {
+    purpose: Option<MetadataValue<Ascii>>,
+    token: Option<TokenFile>,
+}
 
-impl Interceptor for DeclarePurpose {
+impl Interceptor for Says {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(purpose) = &self.0 {
+        if let Some(purpose) = &self.purpose {
             request.metadata_mut().insert(PURPOSE_KEY, purpose.clone());
+        }
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert(TOKEN_KEY, token.header()?);
         }
         Ok(request)
     }

@@ -124,6 +124,8 @@ fn passes(refusal: &Refusal) -> bool {
         Code::Unavailable => true,
         // Without RetryInfo it is a limit of the message's own size: it will not pass later either.
         Code::ResourceExhausted => refusal.retry_after.is_some(),
+        // The token's file may have a new one by then.
+        Code::Unauthenticated => refusal.reason == "TOKEN_EXPIRED",
         _ => false,
     }
 }
@@ -133,7 +135,7 @@ pub(super) fn interrupts(refusal: &Refusal) -> bool {
     match (refusal.code, &*refusal.reason) {
         (Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded, _) => true,
         // The last: an earlier try of the same call still runs.
-        (_, "UPLOAD_OFFSET" | "UPLOAD_COMMITTING" | "UPLOAD_UNDER_WAY") => true,
+        (_, "TOKEN_EXPIRED" | "UPLOAD_OFFSET" | "UPLOAD_COMMITTING" | "UPLOAD_UNDER_WAY") => true,
         // Not the vault's words but the connection's.
         (Code::Unknown | Code::Internal | Code::Cancelled, "") => true,
         _ => false,
@@ -216,6 +218,7 @@ mod tests {
             answered(Kind::Conflict, "UPLOAD_COMMITTING"),
             Status::unknown("transport error").into(),
             answered(Kind::Conflict, "UPLOAD_UNDER_WAY"),
+            answered(Kind::Unauthenticated, "TOKEN_EXPIRED"),
             Status::internal("h2 protocol error").into(),
             Status::cancelled("operation was canceled").into(),
         ] {

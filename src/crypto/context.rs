@@ -301,7 +301,7 @@ pub fn binding_digest(fields: &BindingFields<'_>) -> [u8; 32] {
 }
 
 /// SHA-256 of `bytes`.
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     out

@@ -19,6 +19,7 @@ pub mod aead;
 pub mod blind;
 mod bulk;
 pub mod context;
+pub mod jws;
 pub mod kdf;
 pub mod page;
 pub mod rng;

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use super::ids::{InvalidId, TenantId};
+use super::{
+    ids::{InvalidId, TenantId},
+    text::Country,
+};
 
 macro_rules! roles {
     ($($(#[$doc:meta])* $variant:ident => $name:literal),* $(,)?) => {
@@ -320,16 +323,55 @@ impl TenantScope {
     }
 }
 
+/// Roles that are held for some tenants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// What for; never empty.
+    pub roles: BTreeSet<Role>,
+    /// For whom.
+    pub scope: TenantScope,
+}
+
+impl Grant {
+    fn allows(&self, action: Action) -> bool {
+        self.roles.iter().any(|role| allows(*role, action))
+    }
+}
+
+/// How sure it is who calls. In the order of their strength.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AuthStrength {
+    /// A bearer token: whoever has it.
+    Token,
+    /// A token that is bound to the certificate that the connection was opened with (RFC 8705).
+    BoundToken,
+    /// A certificate, whose key the caller holds.
+    Certificate,
+}
+
+impl AuthStrength {
+    /// Its stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::BoundToken => "bound-token",
+            Self::Certificate => "certificate",
+        }
+    }
+}
+
 /// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     alias: String,
-    roles: BTreeSet<Role>,
-    scope: TenantScope,
+    grants: Vec<Grant>,
+    country: Option<Country>,
+    strength: AuthStrength,
 }
 
 impl Principal {
-    /// A caller known as `alias`, 1 to 63 lowercase letters, digits and hyphens: an opaque name that is logged.
+    /// A caller known as `alias`, 1 to 63 lowercase letters, digits and hyphens: an opaque name that is logged. It comes with a
+    /// certificate, from nobody knows where.
     ///
     /// # Errors
     /// [`InvalidPrincipal`] if the alias could be personal data, there is no role, or two roles conflict.
@@ -338,18 +380,45 @@ impl Principal {
         roles: impl IntoIterator<Item = Role>,
         scope: TenantScope,
     ) -> Result<Self, InvalidPrincipal> {
+        let roles = roles.into_iter().collect();
+        Self::with_grants(alias, vec![Grant { roles, scope }])
+    }
+
+    /// The same with different roles for different tenants. Roles that conflict cannot be held together, not even for different
+    /// tenants: it is one person who would hold them.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_grants(alias: impl Into<String>, grants: Vec<Grant>) -> Result<Self, InvalidPrincipal> {
         let alias = alias.into();
-        let roles: BTreeSet<Role> = roles.into_iter().collect();
         if !is_alias(&alias) {
             return Err(InvalidPrincipal::Alias);
         }
-        if roles.is_empty() {
+        if grants.is_empty() || grants.iter().any(|grant| grant.roles.is_empty()) {
             return Err(InvalidPrincipal::NoRole);
         }
-        match conflict(&roles) {
+        let roles = grants.iter().flat_map(|grant| grant.roles.iter().copied());
+        match conflict(&roles.collect()) {
             Some(conflict) => Err(conflict),
-            None => Ok(Self { alias, roles, scope }),
+            None => Ok(Self {
+                alias,
+                grants,
+                country: None,
+                strength: AuthStrength::Certificate,
+            }),
         }
+    }
+
+    /// The same, calling from this country.
+    #[must_use]
+    pub fn from_country(self, country: Option<Country>) -> Self {
+        Self { country, ..self }
+    }
+
+    /// The same, recognised so.
+    #[must_use]
+    pub fn recognised_by(self, strength: AuthStrength) -> Self {
+        Self { strength, ..self }
     }
 
     /// The opaque name for logs and ledger leaves.
@@ -357,19 +426,53 @@ impl Principal {
         &self.alias
     }
 
-    /// What it is there for; never empty.
-    pub fn roles(&self) -> &BTreeSet<Role> {
-        &self.roles
+    /// Its roles, for whomever.
+    pub fn roles(&self) -> BTreeSet<Role> {
+        let roles = self.grants.iter().flat_map(|grant| grant.roles.iter().copied());
+        roles.collect()
     }
 
-    /// The tenants it acts for.
-    pub fn scope(&self) -> &TenantScope {
-        &self.scope
+    /// Which roles it has for whom; never empty.
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
     }
 
-    /// Whether any of its roles may do `action`.
+    /// Where it calls from, as its identity says: never as the call does. `None` if nobody knows.
+    pub fn country(&self) -> Option<&Country> {
+        self.country.as_ref()
+    }
+
+    /// How sure it is who calls.
+    pub fn strength(&self) -> AuthStrength {
+        self.strength
+    }
+
+    /// The tenants for which it may do `action`.
+    pub fn scope(&self, action: Action) -> TenantScope {
+        let mut some = BTreeSet::new();
+        for grant in self.grants.iter().filter(|grant| grant.allows(action)) {
+            match &grant.scope {
+                TenantScope::All => return TenantScope::All,
+                TenantScope::Some(tenants) => some.extend(tenants.iter().cloned()),
+            }
+        }
+        TenantScope::Some(some)
+    }
+
+    /// Whether it acts for `tenant` at all, whatever it may do.
+    pub fn knows(&self, tenant: &TenantId) -> bool {
+        self.grants.iter().any(|grant| grant.scope.covers(tenant))
+    }
+
+    /// Whether any of its roles may do `action`, for whomever.
     pub fn may(&self, action: Action) -> bool {
-        self.roles.iter().any(|role| allows(*role, action))
+        self.grants.iter().any(|grant| grant.allows(action))
+    }
+
+    /// Whether a role that it has for `tenant` may do `action`.
+    pub fn may_for(&self, action: Action, tenant: &TenantId) -> bool {
+        let granted = |grant: &Grant| grant.allows(action) && grant.scope.covers(tenant);
+        self.grants.iter().any(granted)
     }
 }
 
@@ -485,6 +588,27 @@ mod tests {
             assert_eq!(new(bad, &[Role::Reader]), Err(InvalidPrincipal::Alias), "{bad}");
         }
         assert_eq!(new("a", &[]), Err(InvalidPrincipal::NoRole));
+    }
+
+    #[test]
+    fn roles_of_one_tenant_are_none_of_another() {
+        let (one, other): (TenantId, TenantId) = ("one".parse().unwrap(), "other".parse().unwrap());
+        let grant = |role, tenant: &TenantId| Grant {
+            roles: BTreeSet::from([role]),
+            scope: TenantScope::Some(BTreeSet::from([tenant.clone()])),
+        };
+        let grants = vec![grant(Role::Reader, &one), grant(Role::Supervisor, &other)];
+        let both = Principal::with_grants("both", grants).unwrap();
+        assert!(both.may_for(Action::ReadRecording, &one) && both.may_for(Action::ReadRecording, &other));
+        assert!(both.may(Action::UpdateRecord) && both.may_for(Action::UpdateRecord, &other));
+        assert!(!both.may_for(Action::UpdateRecord, &one));
+        assert_eq!(
+            both.scope(Action::UpdateRecord),
+            grant(Role::Reader, &other).scope
+        );
+        let grants = vec![grant(Role::Compliance, &one), grant(Role::Dpo, &other)];
+        let refused = Principal::with_grants("both", grants).unwrap_err();
+        assert!(matches!(refused, InvalidPrincipal::Conflict { .. }));
     }
 
     #[test]

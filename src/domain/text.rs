@@ -202,6 +202,25 @@ impl FromStr for Jurisdiction {
 }
 
 text_type!(
+    /// A country (ISO 3166-1 alpha-2), in upper case.
+    Country
+);
+
+impl FromStr for Country {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase()) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(InvalidId {
+            what: "country",
+            rule: "two capital letters of ISO 3166-1 such as MX",
+        })
+    }
+}
+
+text_type!(
     /// The key of a label: 1 to 63 of `a-z 0-9 - _ .`, beginning with a letter or digit.
     LabelKey
 );

@@ -139,7 +139,7 @@ impl ErasureService for ErasureApi {
         request: Request<RunSweepRequest>,
     ) -> Result<Response<RunSweepResponse>, Status> {
         let caller = gate::may_call(&request, Action::RunSweep)?;
-        gate::for_all_tenants(&caller)?;
+        gate::for_all_tenants(&caller, Action::RunSweep)?;
         let request = optional(&request.get_ref().request_id, &REQUEST)?;
         let operation = self.vault.run_sweep(caller.alias(), request.as_ref()).await?;
         Ok(Response::new(RunSweepResponse {
@@ -152,7 +152,7 @@ impl ErasureService for ErasureApi {
         request: Request<GetSweepRequest>,
     ) -> Result<Response<GetSweepResponse>, Status> {
         let caller = gate::may_call(&request, Action::GetSweep)?;
-        gate::for_all_tenants(&caller)?;
+        gate::for_all_tenants(&caller, Action::GetSweep)?;
         let id: OperationId = required(&request.get_ref().sweep_id, &SWEEP)?;
         let is_sweep = |operation: &KeyOperation| operation.work == OperationWork::Sweep;
         let operation = self.vault.key_operation(&id, is_sweep).await?;

@@ -36,8 +36,8 @@ pub(super) fn in_scope(
 }
 
 /// Keys and sweeps of the region are everybody's: who acts for some tenants only may not touch them.
-pub(super) fn for_all_tenants(caller: &Caller) -> Result<(), Error> {
-    match caller.scope() {
+pub(super) fn for_all_tenants(caller: &Caller, action: Action) -> Result<(), Error> {
+    match caller.scope(action) {
         TenantScope::All => Ok(()),
         TenantScope::Some(_) => Err(Error::new(
             Kind::Forbidden,

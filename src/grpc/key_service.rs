@@ -99,7 +99,7 @@ impl KeyService for KeyApi {
         request: Request<RotateRootEpochRequest>,
     ) -> Result<Response<RotateRootEpochResponse>, Status> {
         let caller = gate::may_call(&request, Action::RotateRootEpoch)?;
-        gate::for_all_tenants(&caller)?;
+        gate::for_all_tenants(&caller, Action::RotateRootEpoch)?;
         let request = optional(&request.get_ref().request_id, &REQUEST)?;
         let operation = self
             .vault
@@ -115,7 +115,7 @@ impl KeyService for KeyApi {
         request: Request<ListRootEpochsRequest>,
     ) -> Result<Response<ListRootEpochsResponse>, Status> {
         let caller = gate::may_call(&request, Action::ListRootEpochs)?;
-        gate::for_all_tenants(&caller)?;
+        gate::for_all_tenants(&caller, Action::ListRootEpochs)?;
         let epochs = self.vault.root_epochs().await?;
         Ok(Response::new(ListRootEpochsResponse {
             root_epochs: epochs.iter().map(convert::epoch_to_proto).collect(),
@@ -140,7 +140,7 @@ impl KeyService for KeyApi {
         let caller = gate::may_call(&request, Action::GetKeyOperation)?;
         let id: OperationId = required(&request.get_ref().operation_id, &OPERATION)?;
         // What lies outside the caller's scope does not exist.
-        let may_know = |operation: &KeyOperation| may_know(&caller, operation);
+        let may_know = |operation: &KeyOperation| may_know(&caller, Action::GetKeyOperation, operation);
         let operation = self.vault.key_operation(&id, may_know).await?;
         Ok(Response::new(GetKeyOperationResponse {
             operation: Some(convert::operation_to_proto(&operation)),
@@ -154,7 +154,7 @@ impl KeyService for KeyApi {
         let caller = gate::may_call(&request, Action::ListKeyOperations)?;
         let size = convert::page_size(request.get_ref().page_size)?;
         let after: Option<OperationId> = page::after(&request.get_ref().page_token)?;
-        let may_know = |operation: &KeyOperation| may_know(&caller, operation);
+        let may_know = |operation: &KeyOperation| may_know(&caller, Action::ListKeyOperations, operation);
         let (known, more) = self.vault.key_operations(after.as_ref(), size, may_know).await?;
         let last = known.last().filter(|_| more).map(|last| last.id.to_string());
         Ok(Response::new(ListKeyOperationsResponse {
@@ -171,9 +171,10 @@ pub(super) fn version(asked: &DestroyKeyVersionRequest) -> Result<u64, Error> {
     version.ok_or_else(|| VERSION.refuse("must be a version's number, from 1"))
 }
 
-fn may_know(caller: &Caller, operation: &KeyOperation) -> bool {
+fn may_know(caller: &Caller, action: Action, operation: &KeyOperation) -> bool {
+    let scope = caller.scope(action);
     match &operation.work {
-        OperationWork::RotateTenantKey(tenant) => caller.scope().covers(tenant),
-        OperationWork::RotateRootEpoch | OperationWork::Sweep => matches!(caller.scope(), TenantScope::All),
+        OperationWork::RotateTenantKey(tenant) => scope.covers(tenant),
+        OperationWork::RotateRootEpoch | OperationWork::Sweep => scope == TenantScope::All,
     }
 }

@@ -126,7 +126,9 @@ impl TenantService for TenantApi {
         let caller = gate::may_call(&request, Action::ListTenants)?;
         let size = convert::page_size(request.get_ref().page_size)?;
         let after = page::after(&request.get_ref().page_token)?;
-        let page = self.tenants(caller.scope(), after.as_ref(), size).await?;
+        let page = self
+            .tenants(&caller.scope(Action::ListTenants), after.as_ref(), size)
+            .await?;
         Ok(Response::new(ListTenantsResponse {
             tenants: page.items.iter().map(convert::tenant_to_proto).collect(),
             next_page_token: page::token(page.next.as_deref()),

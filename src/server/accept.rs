@@ -18,7 +18,7 @@ use super::{
     tls::ServerTls,
 };
 use crate::{
-    access::identity::{Identify, PeerCertificate},
+    access::identity::{Callers, PeerCertificate},
     config::Limits,
     telemetry,
 };
@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Acceptor {
     tls: Arc<ServerTls>,
-    identify: Arc<dyn Identify>,
+    callers: Arc<Callers>,
     handshakes: Arc<Handshakes>,
     places: Arc<Places>,
     handshake_deadline: Duration,
@@ -44,14 +44,14 @@ impl Acceptor {
     /// An acceptor that hands its connections to `keeper`, in tasks that `connections` counts.
     pub(super) fn new(
         tls: Arc<ServerTls>,
-        identify: Arc<dyn Identify>,
+        callers: Arc<Callers>,
         limits: &Limits,
         keeper: Arc<Keeper>,
         connections: TaskTracker,
     ) -> Self {
         Self {
             tls,
-            identify,
+            callers,
             handshakes: Handshakes::new(limits.handshakes),
             places: Places::new(limits),
             handshake_deadline: Duration::from_secs(limits.handshake_seconds),
@@ -98,7 +98,7 @@ impl Acceptor {
             return;
         };
         let peer = certificate(&stream);
-        let principal = self.identify.principal(&peer);
+        let principal = self.callers.by_certificate(&peer);
         match self.places.take(principal.as_deref()) {
             Ok(place) => {
                 drop(handshake);
@@ -137,8 +137,8 @@ impl Acceptor {
 }
 
 fn certificate(stream: &TlsStream<TcpStream>) -> Arc<PeerCertificate> {
-    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    Arc::new(leaf.map_or_else(PeerCertificate::default, |leaf| PeerCertificate::from_der(leaf)))
+    let chain = stream.get_ref().1.peer_certificates();
+    Arc::new(chain.map(PeerCertificate::from_chain).unwrap_or_default())
 }
 
 /// Whether the peer gave up between the kernel's accept and ours: no reason to pause.

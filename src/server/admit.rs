@@ -15,15 +15,14 @@ use super::{
     inflow::{CallRoom, Inflow},
     methods::Method,
     observe::CallerSlot,
-    quota::Quotas,
+    quota::{self, Quotas},
 };
 use crate::{
-    access::identity::{Identify, PeerCertificate},
+    access::identity::{Callers, Identified, PeerCertificate},
     config::Limits,
     domain::{
         error::{Error, Kind},
         limits,
-        principal::Principal,
     },
     grpc::tenants::{TenantPlaces, TenantSlot},
 };
@@ -31,7 +30,7 @@ use crate::{
 /// Whom to let in, and how much of each.
 #[derive(Debug)]
 pub(super) struct Gatekeeper {
-    identify: Arc<dyn Identify>,
+    callers: Arc<Callers>,
     quotas: Arc<Quotas>,
     tenants: Arc<TenantPlaces>,
     inflow: Inflow,
@@ -40,9 +39,9 @@ pub(super) struct Gatekeeper {
 
 impl Gatekeeper {
     /// As the operator says.
-    pub(super) fn new(identify: Arc<dyn Identify>, limits: &Limits) -> Self {
+    pub(super) fn new(callers: Arc<Callers>, limits: &Limits) -> Self {
         Self {
-            identify,
+            callers,
             quotas: Quotas::new(limits),
             tenants: TenantPlaces::new(limits.calls_per_tenant),
             inflow: Inflow::new(limits.receive_budget_bytes),
@@ -84,12 +83,8 @@ impl Admit {
     /// Runs the call, with its caller among the request's extensions, or refuses it.
     pub(super) fn call(&mut self, request: Request<Incoming>, method: &Method, slot: &CallerSlot) -> Answer {
         let running = self.activity.run();
-        let admitted = self.principal(slot).and_then(|principal| {
-            check_metadata(request.headers())?;
-            let place = self.gate.quotas.begin(&principal)?;
-            Ok((principal, place))
-        });
-        let (principal, place) = match admitted {
+        let admitted = self.admit(request.headers(), slot);
+        let (Identified { principal, left }, place) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 // What was sent is let go of first: nothing of it is held while the refusal is.
@@ -101,7 +96,7 @@ impl Admit {
                 });
             }
         };
-        let deadline = Deadline::of(method.shape, request.headers(), self.gate.longest);
+        let deadline = Deadline::of(method.shape, request.headers(), left, self.gate.longest);
         let (room, tenant) = (CallRoom::default(), TenantSlot::new(&self.gate.tenants));
         let mut request = request.map(|body| {
             if body.is_end_stream() {
@@ -124,10 +119,13 @@ impl Admit {
         Box::pin(call::run(call, deadline, holds))
     }
 
-    fn principal(&self, slot: &CallerSlot) -> Result<Arc<Principal>, Error> {
-        let principal = self.gate.identify.principal(&self.peer).ok_or_else(stranger)?;
-        slot.fill(&principal);
-        Ok(principal)
+    /// Who calls, and a place for the call.
+    fn admit(&self, headers: &HeaderMap, slot: &CallerSlot) -> Result<(Identified, quota::Call), Error> {
+        check_metadata(headers)?;
+        let caller = self.gate.callers.identify(&self.peer, token(headers)?)?;
+        slot.fill(&caller.principal);
+        let place = self.gate.quotas.begin(&caller.principal)?;
+        Ok((caller, place))
     }
 }
 
@@ -137,6 +135,25 @@ async fn refuse(error: Error) -> Response<Body> {
         time::sleep(Duration::from_millis(limits::REFUSAL_PAUSE_MILLIS)).await;
     }
     Status::from(error).into_http()
+}
+
+/// The bearer token of a call (RFC 6750 section 2.1), if it has one.
+fn token(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+    let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let said = value.to_str().ok().and_then(|text| text.split_once(' '));
+    match said {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && values.next().is_none() => {
+            Ok(Some(token.trim_matches(' ')))
+        }
+        _ => Err(Error::new(
+            Kind::Unauthenticated,
+            "TOKEN_MALFORMED",
+            "the metadata key authorization must be given once, as Bearer and a token",
+        )),
+    }
 }
 
 fn check_metadata(headers: &HeaderMap) -> Result<(), Error> {
@@ -155,12 +172,4 @@ fn check_metadata(headers: &HeaderMap) -> Result<(), Error> {
             limits::METADATA_BYTES
         ),
     ))
-}
-
-fn stranger() -> Error {
-    Error::new(
-        Kind::Unauthenticated,
-        "UNKNOWN_CERTIFICATE",
-        "the client certificate belongs to no principal; have its URI or DNS name listed under [[principals]]",
-    )
 }

@@ -46,6 +46,7 @@ pub(super) struct Deadline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Says {
     Caller,
+    Token,
     Call,
     Stream,
 }
@@ -63,18 +64,20 @@ pub(super) struct Longest {
 const STREAM_GRACE: Duration = Duration::from_secs(60);
 
 impl Deadline {
-    /// Whatever comes first: what the caller gives the call, and what any call of its shape has.
-    pub(super) fn of(shape: Shape, headers: &HeaderMap, longest: Longest) -> Self {
+    /// Whatever comes first: what the caller gives the call, for how long it is `known` who calls, and what any call of its shape
+    /// has.
+    pub(super) fn of(shape: Shape, headers: &HeaderMap, known: Option<Duration>, longest: Longest) -> Self {
         let now = Instant::now();
         let after = |time: Option<Duration>, says| Some((now.checked_add(time?)?, says));
         let given = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
         let given = after(given.and_then(timeout), Says::Caller);
+        let known = after(known, Says::Token);
         let call = after(Some(longest.call), Says::Call).filter(|_| shape != Shape::Streaming);
         let stream =
             after(longest.stream.checked_add(STREAM_GRACE), Says::Stream).filter(|_| shape != Shape::Unary);
         Self {
-            answer: [given, call, stream].into_iter().flatten().min(),
-            end: [given, stream].into_iter().flatten().min(),
+            answer: [given, known, call, stream].into_iter().flatten().min(),
+            end: [given, known, stream].into_iter().flatten().min(),
         }
     }
 }
@@ -82,6 +85,13 @@ impl Deadline {
 impl Says {
     fn passed(self) -> Error {
         let (reason, message) = match self {
+            Self::Token => {
+                return Error::new(
+                    Kind::Unauthenticated,
+                    "TOKEN_EXPIRED",
+                    "the token that the call began with has expired; get a new one, and repeat the call or go on with the upload",
+                );
+            }
             Self::Caller => (
                 "DEADLINE",
                 "the call did not end within the time that the caller gave it",
@@ -258,14 +268,20 @@ mod tests {
             call: Duration::from_secs(60),
             stream: Duration::from_secs(3_600),
         };
-        let says = |shape, timeout: Option<&'static str>| {
+        let says_of = |shape, timeout: Option<&'static str>, known: Option<u64>| {
             let header = timeout.map(|text| ("grpc-timeout".parse().unwrap(), text.parse().unwrap()));
-            let deadline = Deadline::of(shape, &HeaderMap::from_iter(header), longest);
+            let deadline = Deadline::of(
+                shape,
+                &HeaderMap::from_iter(header),
+                known.map(Duration::from_secs),
+                longest,
+            );
             (
                 deadline.answer.map(|(_, says)| says),
                 deadline.end.map(|(_, says)| says),
             )
         };
+        let says = |shape, timeout| says_of(shape, timeout, None);
         let (caller, call, stream) = (Some(Says::Caller), Some(Says::Call), Some(Says::Stream));
         assert_eq!(says(Shape::Unary, Some("1S")), (caller, caller));
         assert_eq!(says(Shape::Unary, Some("1H")), (call, caller));
@@ -273,6 +289,11 @@ mod tests {
         assert_eq!(says(Shape::ServerStreaming, None), (call, stream));
         assert_eq!(says(Shape::Streaming, None), (stream, stream));
         assert_eq!(says(Shape::Streaming, Some("99H")), (stream, stream));
+        // Nobody calls for longer than it is known who calls.
+        let token = Some(Says::Token);
+        assert_eq!(says_of(Shape::Streaming, None, Some(600)), (token, token));
+        assert_eq!(says_of(Shape::Unary, None, Some(600)), (call, token));
+        assert_eq!(says_of(Shape::Unary, None, Some(10)), (token, token));
     }
 
     fn holds(quotas: &Arc<quota::Quotas>, activity: &Arc<activity::Activity>) -> Holds {

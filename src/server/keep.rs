@@ -14,7 +14,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpStream, time};
+use tokio::{net::TcpStream, sync::watch, time};
 use tokio_rustls::server::TlsStream;
 use tonic::{body::Body, service::Routes};
 use tower::Service;
@@ -26,8 +26,14 @@ use super::{
     drain::Drain,
     observe::Observe,
     places::Place,
+    tls::ServerTls,
 };
-use crate::{access::identity::PeerCertificate, config::Limits, domain::limits, telemetry};
+use crate::{
+    access::identity::{Callers, PeerCertificate},
+    config::Limits,
+    domain::limits,
+    telemetry,
+};
 
 /// Longest frame that a peer may send. The first of a message is held before its room can be asked for (`inflow`), so it is kept
 /// for every call at once: of 1 MiB, 1,000 uploads held 1 GiB that no budget knew of. Shorter ones cost the server more calls.
@@ -36,6 +42,8 @@ const FRAME_BYTES: u32 = 128 << 10;
 const PENDING_RESETS: usize = 20;
 /// Streams that the server itself may reset on one connection before that is shown the door.
 const OWN_RESETS: usize = 1_024;
+/// How often it is asked whether a connected peer may be connected.
+const TRUST_CHECK: Duration = Duration::from_secs(60);
 /// How long a ping may stay unanswered.
 const PING_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a peer that was asked to end may take to close, once none of its calls runs.
@@ -47,19 +55,28 @@ pub(super) struct Keeper {
     http2: http2::Builder<TokioExecutor>,
     routes: Routes,
     gate: Arc<Gatekeeper>,
+    trust: Trust,
     drain: Drain,
     greeting_deadline: Duration,
     idle: Duration,
     age: Duration,
 }
 
+/// Who may be connected.
+#[derive(Debug)]
+pub(super) struct Trust {
+    pub(super) tls: Arc<ServerTls>,
+    pub(super) callers: Arc<Callers>,
+}
+
 impl Keeper {
     /// Serves `routes` to whom `gate` lets in.
-    pub(super) fn new(routes: Routes, gate: Gatekeeper, drain: Drain, limits: &Limits) -> Self {
+    pub(super) fn new(routes: Routes, gate: Gatekeeper, trust: Trust, drain: Drain, limits: &Limits) -> Self {
         Self {
             http2: http2(limits),
             routes,
             gate: Arc::new(gate),
+            trust,
             drain,
             greeting_deadline: Duration::from_secs(limits.handshake_seconds),
             idle: Duration::from_secs(limits.connection_idle_seconds),
@@ -74,12 +91,17 @@ impl Keeper {
     /// Serves a connection to its end.
     pub(super) async fn keep(&self, stream: TlsStream<TcpStream>, peer: Arc<PeerCertificate>, _place: Place) {
         let activity = Activity::new();
-        let service = self.service(peer, &activity);
+        let service = self.service(Arc::clone(&peer), &activity);
+        let mut revoked = pin!(self.trust.revoked(&peer));
         let io = TokioIo::new(Connection::new(stream, Arc::clone(&activity)));
         let mut serving = pin!(self.http2.serve_connection(io, TowerToHyperService::new(service)));
         let asked = tokio::select! {
             _ = &mut serving => return,
             () = self.drain.when_cut() => false,
+            () = &mut revoked => {
+                cut("revoked");
+                false
+            }
             () = self.ungreeted(&activity) => {
                 cut("greeting");
                 false
@@ -91,6 +113,7 @@ impl Keeper {
             tokio::select! {
                 _ = &mut serving => return,
                 () = self.drain.when_cut() => {}
+                () = &mut revoked => cut("revoked"),
                 () = activity.idle_for(CLOSE_DEADLINE) => cut("lingering"),
             }
         }
@@ -130,6 +153,33 @@ impl Keeper {
             () = time::sleep(self.age) => {}
             () = activity.idle_for(self.idle) => {}
         }
+    }
+}
+
+impl Trust {
+    /// Returns when the peer is not, or not any more, who may be connected: its certificate was revoked, has expired, or is of an
+    /// authority that is gone, or its principal is another one now. Asked whenever something changes, and every minute.
+    async fn revoked(&self, peer: &PeerCertificate) {
+        let began_as = self.callers.by_certificate(peer);
+        let (mut tls, mut callers) = (self.tls.changes(), self.callers.changes());
+        loop {
+            tokio::select! {
+                () = changed(&mut tls) => {}
+                () = changed(&mut callers) => {}
+                () = time::sleep(TRUST_CHECK) => {}
+            }
+            let is_another = began_as.is_some() && self.callers.by_certificate(peer) != began_as;
+            if is_another || !self.tls.still_trusts(peer) {
+                return;
+            }
+        }
+    }
+}
+
+/// Whoever would tell of changes is gone: there are none.
+async fn changed(changes: &mut watch::Receiver<()>) {
+    if changes.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

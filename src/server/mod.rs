@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, task::AbortHandle, time};
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
-use crate::{access::identity::Identify, config::Limits, proto::v1::FILE_DESCRIPTOR_SET};
+use crate::{access::identity::Callers, config::Limits, proto::v1::FILE_DESCRIPTOR_SET};
 
 mod accept;
 mod activity;
@@ -46,7 +46,7 @@ pub struct Server {
     ops: Option<TcpListener>,
     limits: Limits,
     tls: Arc<ServerTls>,
-    identify: Arc<dyn Identify>,
+    callers: Arc<Callers>,
     drain: Drain,
     health: Health,
     metrics: Option<PrometheusHandle>,
@@ -70,7 +70,7 @@ impl Server {
         addresses: Addresses,
         limits: Limits,
         tls: Arc<ServerTls>,
-        identify: Arc<dyn Identify>,
+        callers: Arc<Callers>,
         drain: Drain,
     ) -> Result<Self, ServeError> {
         let ops = match addresses.ops {
@@ -84,7 +84,7 @@ impl Server {
             ops,
             limits,
             tls,
-            identify,
+            callers,
             drain,
             health,
             metrics: None,
@@ -129,7 +129,7 @@ impl Server {
             ops,
             limits,
             tls,
-            identify,
+            callers,
             drain,
             health,
             metrics,
@@ -143,10 +143,14 @@ impl Server {
             .prepare();
         let _ops = ops.map(|ops| Background::run(ops::serve(ops, health.clone(), metrics)));
         let _stop = Background::run(stop_health(health.clone(), drain.clone()));
-        let gate = admit::Gatekeeper::new(Arc::clone(&identify), &limits);
-        let keeper = Arc::new(keep::Keeper::new(routes, gate, drain.clone(), &limits));
+        let gate = admit::Gatekeeper::new(Arc::clone(&callers), &limits);
+        let trust = keep::Trust {
+            tls: Arc::clone(&tls),
+            callers: Arc::clone(&callers),
+        };
+        let keeper = Arc::new(keep::Keeper::new(routes, gate, trust, drain.clone(), &limits));
         let connections = TaskTracker::new();
-        let acceptor = accept::Acceptor::new(tls, identify, &limits, keeper, connections.clone());
+        let acceptor = accept::Acceptor::new(tls, callers, &limits, keeper, connections.clone());
 
         health.serve().await;
         acceptor.run(listener).await;

@@ -20,7 +20,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::{
     access::identity::{Listed, Repeated},
-    config::Tls,
+    config::{ClientCertificates, Tls},
     domain::{
         clock::{Clock, Timestamp},
         principal::{InvalidPrincipal, Principal, Role, TenantScope},
@@ -63,6 +63,8 @@ impl DevPki {
             certificate: self.certificate(SERVER),
             key: self.key(SERVER),
             client_ca: self.authority(),
+            client_crl: Vec::new(),
+            client_certificates: ClientCertificates::Required,
         }
     }
 

@@ -1,34 +1,49 @@
 //! TLS 1.3 with client certificates; certificates can be replaced while the server runs.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use rustls::{
-    RootCertStore, ServerConfig,
+    CertificateError, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
-    server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
+    server::{
+        NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
 };
 use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer,
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime,
     pem::{self, PemObject},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::watch,
     time::{MissedTickBehavior, interval},
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{config::Tls, telemetry};
+use crate::{
+    access::identity::PeerCertificate,
+    config::{ClientCertificates, Stamps, Tls},
+    telemetry,
+};
 
-/// The configuration that new connections are accepted with.
+/// The configuration that new connections are accepted with, and by which those that are open are judged again.
 #[derive(Debug)]
-pub struct ServerTls(ArcSwap<ServerConfig>);
+pub struct ServerTls {
+    current: ArcSwap<Current>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    clients: Arc<dyn ClientCertVerifier>,
+}
 
 impl ServerTls {
     /// From files of PEM.
@@ -36,15 +51,20 @@ impl ServerTls {
     /// # Errors
     /// [`TlsError`], naming the file.
     pub fn load(files: &Tls) -> Result<Self, TlsError> {
-        Ok(Self(ArcSwap::from_pointee(server_config(files)?)))
+        Ok(Self {
+            current: ArcSwap::from_pointee(Current::load(files)?),
+            changed: watch::Sender::new(()),
+        })
     }
 
-    /// Reads the files again; connections that are open keep what they were accepted with until their age ends them.
+    /// Reads the files again. Connections that are open keep the server's certificate that they were accepted with; their own is
+    /// judged by the new authorities and revocation lists, and those that it does not hold before are cut.
     ///
     /// # Errors
     /// [`TlsError`]; then the configuration stays as it was.
     pub fn reload(&self, files: &Tls) -> Result<(), TlsError> {
-        self.0.store(Arc::new(server_config(files)?));
+        self.current.store(Arc::new(Current::load(files)?));
+        self.changed.send_replace(());
         Ok(())
     }
 
@@ -58,7 +78,7 @@ impl ServerTls {
     pub fn follow(self: &Arc<Self>, files: Tls, every: Duration) -> io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         let tls = Arc::downgrade(self);
-        let mut seen = Stamps::of(&files);
+        let mut seen = stamps(&files);
         tokio::spawn(async move {
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -69,7 +89,7 @@ impl ServerTls {
                 };
                 let Some(tls) = tls.upgrade() else { return };
                 // Looked at before they are read: what changes in between is read once more.
-                let now = Stamps::of(&files);
+                let now = stamps(&files);
                 if asked || now != seen {
                     tls.read_again(&files);
                     seen = now;
@@ -94,23 +114,47 @@ impl ServerTls {
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.0.load_full())
+        TlsAcceptor::from(Arc::clone(&self.current.load().config))
+    }
+
+    /// The same for what speaks no HTTP/2.
+    #[cfg(test)]
+    pub(crate) fn plain_acceptor(&self) -> TlsAcceptor {
+        let mut config = ServerConfig::clone(&self.current.load().config);
+        config.alpn_protocols.clear();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// Changes when files were read again.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Whether a peer that was let in would be today: its certificate is none, or valid, and nobody has revoked it. A revocation
+    /// list that is out of date keeps newcomers out; it cuts nobody off who was let in when it was not.
+    pub(super) fn still_trusts(&self, peer: &PeerCertificate) -> bool {
+        let Some((leaf, above)) = peer.chain().split_first() else {
+            return true;
+        };
+        let judged = self
+            .current
+            .load()
+            .clients
+            .verify_client_cert(leaf, above, UnixTime::now());
+        match judged {
+            Ok(_) => true,
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::ExpiredRevocationList
+                | CertificateError::ExpiredRevocationListContext { .. },
+            )) => true,
+            Err(_) => false,
+        }
     }
 }
 
-/// What tells that a file is another one: its time, length and inode; `None` for one that is not there.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamps([Option<(SystemTime, u64, u64)>; 3]);
-
-impl Stamps {
-    /// Three calls to the system, which do not wait for a disk.
-    fn of(files: &Tls) -> Self {
-        let stamp = |path: &Path| {
-            let found = fs::metadata(path).ok()?;
-            Some((found.modified().ok()?, found.len(), found.ino()))
-        };
-        Self([&files.certificate, &files.key, &files.client_ca].map(|path| stamp(path)))
-    }
+fn stamps(files: &Tls) -> Stamps {
+    let all = [&files.certificate, &files.key, &files.client_ca].into_iter();
+    Stamps::of(all.chain(&files.client_crl).map(PathBuf::as_path))
 }
 
 /// The one cryptography provider, named wherever rustls is configured.
@@ -118,13 +162,48 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn server_config(files: &Tls) -> Result<ServerConfig, TlsError> {
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(&files.client_ca)?), provider())
-            .build()?;
+impl Current {
+    fn load(files: &Tls) -> Result<Self, TlsError> {
+        let clients = clients(files)?;
+        Ok(Self {
+            config: Arc::new(server_config(files, Arc::clone(&clients))?),
+            clients,
+        })
+    }
+}
+
+/// What client certificates are judged by. Where there are revocation lists, there must be one in force of every authority of a
+/// chain: of a certificate that no list speaks for, nobody knows that it is not revoked.
+fn clients(files: &Tls) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let authorities = Arc::new(authorities(&files.client_ca)?);
+    let mut verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider());
+    if !files.client_crl.is_empty() {
+        let mut lists = Vec::new();
+        for path in &files.client_crl {
+            lists.extend(revocations(path)?);
+        }
+        verifier = verifier.with_crls(lists).enforce_revocation_expiration();
+    }
+    if files.client_certificates == ClientCertificates::Optional {
+        verifier = verifier.allow_unauthenticated();
+    }
+    Ok(verifier.build()?)
+}
+
+fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let all = CertificateRevocationListDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| TlsError::unreadable(path, source))?;
+    if all.is_empty() {
+        return Err(TlsError::unreadable(path, pem::Error::NoItemsFound));
+    }
+    Ok(all)
+}
+
+fn server_config(files: &Tls, clients: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(clients)
         .with_single_cert(certificates(&files.certificate)?, private_key(&files.key)?)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     // A resumed session would skip the verification of the client's certificate against today's authorities and clock;
@@ -170,8 +249,10 @@ pub enum TlsError {
     /// The certificate, the key or both are unfit.
     #[error("certificate and key cannot be used; check that they belong together: {0}")]
     Unfit(#[from] rustls::Error),
-    /// No authority can be trusted.
-    #[error("tls.client_ca has no certificate that can be trusted: {0}")]
+    /// No authority can be trusted, or a revocation list cannot be used.
+    #[error(
+        "tls.client_ca has no certificate that can be trusted, or tls.client_crl a list that cannot be used: {0}"
+    )]
     Authorities(#[from] VerifierBuilderError),
 }
 

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod disk;
 pub mod faulty;
 pub mod fuzz;
+pub mod issuer;
 pub mod kms;
 pub mod rng;
 pub mod root;

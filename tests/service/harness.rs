@@ -4,10 +4,13 @@ use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes};
 use callvault::{
-    access::identity::Listed,
+    access::{
+        identity::{Callers, Listed},
+        token::Issuers,
+    },
     blob::{local::LocalStore, store::BlobStore},
     client::{Client, ClientConfig, ClientError, Content, Identity, Retry},
-    config::Limits,
+    config::{ClientCertificates, Limits, Tls},
     crypto::rng::SystemRng,
     domain::{
         clock::{Clock, Rng, SystemClock},
@@ -54,6 +57,7 @@ pub(crate) struct Plan {
     pub(crate) server: Limits,
     pub(crate) memory_budget: u64,
     pub(crate) identities: Listed,
+    pub(crate) issuers: Issuers,
     pub(crate) sled: bool,
 }
 
@@ -67,6 +71,7 @@ impl Default for Plan {
             },
             memory_budget: 256 << 20,
             identities: DevPki::identities().unwrap(),
+            issuers: Issuers::new([], Arc::new(SystemClock)),
             sled: false,
         }
     }
@@ -118,14 +123,14 @@ impl World {
             api: (Ipv4Addr::LOCALHOST, 0).into(),
             ops: None,
         };
-        let tls = Arc::new(ServerTls::load(&pki.tls()).unwrap());
-        let server = Server::bind(
-            addresses,
-            plan.server,
-            tls,
-            Arc::new(plan.identities),
-            drain.clone(),
-        );
+        // Without a certificate nobody is anybody, unless a test has issuers.
+        let files = Tls {
+            client_certificates: ClientCertificates::Optional,
+            ..pki.tls()
+        };
+        let tls = Arc::new(ServerTls::load(&files).unwrap());
+        let callers = Callers::new(plan.identities, plan.issuers, Arc::new(SystemClock));
+        let server = Server::bind(addresses, plan.server, tls, Arc::new(callers), drain.clone());
         let server = server.await.unwrap();
         let address = server.api_address().unwrap();
         tokio::spawn(server.run(grpc::routes(&opened.vault, plan.limits)));
@@ -187,7 +192,7 @@ impl World {
             endpoint: format!("https://{}", self.address),
             server_name: None,
             ca: self.pki.authority(),
-            identity: Identity { certificate, key },
+            identity: Identity::with_certificate(certificate, key),
             purpose: Some(PURPOSE.to_owned()),
         }
     }

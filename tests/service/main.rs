@@ -18,5 +18,6 @@ mod sharing;
 mod streams;
 mod sweeping;
 mod tenants;
+mod tokens;
 mod updating;
 mod uploading;

@@ -25,8 +25,8 @@ async fn narrow(world: &World, role: Role) -> SendRequest<Bytes> {
     roots
         .add(CertificateDer::from_pem_file(config.ca).unwrap())
         .unwrap();
-    let chain = vec![CertificateDer::from_pem_file(config.identity.certificate).unwrap()];
-    let key = PrivateKeyDer::from_pem_file(config.identity.key).unwrap();
+    let chain = vec![CertificateDer::from_pem_file(config.identity.certificate.unwrap()).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(config.identity.key.unwrap()).unwrap();
     let mut tls =
         rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::*;
-use crate::config::Tls;
+use crate::config::{ClientCertificates, Tls};
 
 const OFTEN: Duration = Duration::from_millis(20);
 
@@ -30,6 +30,8 @@ fn follow(running: &Running, dir: &Path, every: Duration) -> Tls {
         certificate: dir.join("server.pem"),
         key: dir.join("server.key"),
         client_ca: dir.join("clients.pem"),
+        client_crl: Vec::new(),
+        client_certificates: ClientCertificates::Required,
     };
     put(&running.pki.tls(), &place);
     running.tls.follow(place.clone(), every).unwrap();
@@ -64,19 +66,35 @@ async fn changed_files_are_used_for_new_connections_and_no_stream_drops() {
     assert!(stream.message().await.is_some());
 
     let next = DevPki::open(&dir.path().join("next"), &SystemClock).unwrap();
+    let both = [running.pki.authority(), next.authority()].map(|path| fs::read(path).unwrap());
+    replace(&both.concat(), &place.client_ca);
+    replace(&fs::read(next.tls().certificate).unwrap(), &place.certificate);
+    replace(&fs::read(next.tls().key).unwrap(), &place.key);
+    until_served_with(&running, &next).await;
+    assert_eq!(old.call(HEALTH, &[]).await.unwrap().code, Code::Ok);
+    running.drain.begin();
+    assert_eq!(stream.finish().await.unwrap().code, Code::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_an_authority_is_gone_so_are_the_connections_of_those_whom_it_vouched_for() {
+    let (running, dir) = (Running::start().await, tempfile::tempdir().unwrap());
+    let place = follow(&running, dir.path(), OFTEN);
+    let mut old = running.client(Role::Reader).await;
+    let mut stream = old.open(READ, &read("finish")).await.unwrap();
+    assert!(stream.message().await.is_some());
+    let next = DevPki::open(&dir.path().join("next"), &SystemClock).unwrap();
     put(&next.tls(), &place);
     until_served_with(&running, &next).await;
-    // Its authority is no longer trusted: nobody comes in with the old one.
     let config = client::config_of(&next.authority(), Some(running.pki.client(Role::Reader)));
     let stranger = match Client::connect(running.api, config).await {
         Ok(mut client) => client.call(HEALTH, &[]).await.map(|reply| reply.code),
         Err(error) => Err(error),
     };
     assert!(stranger.is_err(), "{stranger:?}");
-
-    assert_eq!(old.call(HEALTH, &[]).await.unwrap().code, Code::Ok);
-    running.drain.begin();
-    assert_eq!(stream.finish().await.unwrap().code, Code::Ok);
+    let ended = timeout(Duration::from_secs(5), stream.finish()).await;
+    let ended = ended.expect("it is cut within seconds");
+    assert!(ended.is_err(), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

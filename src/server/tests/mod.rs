@@ -6,8 +6,10 @@ mod floods;
 mod lasting;
 mod limits;
 mod raw;
+mod revocation;
 mod slow;
 mod stub;
+mod tokens;
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -27,7 +29,8 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::{pki::DevPki, *};
 use crate::{
-    access::identity::Listed,
+    access::identity::{Callers, Listed},
+    config::Tls,
     domain::{clock::SystemClock, principal::Role},
     proto::v1::{ReadRecordingRequest, record_service_server::RecordServiceServer},
     telemetry,
@@ -38,6 +41,7 @@ struct Running {
     ops: SocketAddr,
     drain: Drain,
     tls: Arc<ServerTls>,
+    callers: Arc<Callers>,
     pki: DevPki,
     health: Health,
     serving: JoinHandle<Result<(), ServeError>>,
@@ -59,7 +63,15 @@ impl Running {
     async fn start_with(limits: Limits, identities: Listed) -> Self {
         let data = tempfile::tempdir().unwrap();
         let pki = DevPki::open(data.path(), &SystemClock).unwrap();
-        let tls = Arc::new(ServerTls::load(&pki.tls()).unwrap());
+        let (files, callers) = (pki.tls(), Callers::with_certificates(identities));
+        Self::start_among(limits, data, &files, callers).await
+    }
+
+    /// With these files, and these callers; its own PKI lies in `data`.
+    async fn start_among(limits: Limits, data: TempDir, files: &Tls, callers: Callers) -> Self {
+        let pki = DevPki::open(data.path(), &SystemClock).unwrap();
+        let tls = Arc::new(ServerTls::load(files).unwrap());
+        let callers = Arc::new(callers);
         let drain = Drain::new();
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let server = Server::bind(
@@ -69,7 +81,7 @@ impl Running {
             },
             limits,
             Arc::clone(&tls),
-            Arc::new(identities),
+            Arc::clone(&callers),
             drain.clone(),
         )
         .await
@@ -87,6 +99,7 @@ impl Running {
             ops,
             drain,
             tls,
+            callers,
             pki,
             health,
             serving,
