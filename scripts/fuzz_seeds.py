@@ -52,6 +52,13 @@ write("descriptor", "least", text(1, "c-1") + number(2, 1) + text(7, "audio/wav"
 write("page_token", "sealed", b"\x05" + (1_700_000_000_000_000).to_bytes(8, "big") + bytes.fromhex("01890a5dac96774bbcceb302099a8057"))
 write("page_token", "text", b"\x00CICAgICAgICA")
 
+claims = {"iss": "https://login.example", "aud": ["callvault"], "sub": "a-7", "exp": 1_767_226_000, "nbf": 1_767_225_000,
+          "roles": ["reader"], "tenants": ["dev"]}
+write("token", "claims", json.dumps(claims).encode())
+write("token", "bound", json.dumps(claims | {"cnf": {"x5t#S256": "A" * 43}}).encode())
+write("token", "keys", json.dumps({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}).encode())
+write("token", "unsigned", b"eyJhbGciOiJub25lIn0.eyJpc3MiOiJodHRwczovL2xvZ2luLmV4YW1wbGUifQ.")
+
 said = text(1, "c-1") + number(2, 1) + text(4, number(1, 1_700_000_000)) + text(6, party)
 spec = text(1, "dev") + text(2, said) + text(3, "0190b2a0-0000-7000-8000-000000000001") + number(4, 10)
 write("request", "spec", b"\x00" + text(1, spec))

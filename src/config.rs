@@ -24,8 +24,8 @@ use crate::{
     domain::{
         ids::{InvalidId, RegionName, TenantId},
         limits,
-        principal::{InvalidPrincipal, Principal, Role, TenantScope},
-        text::Country,
+        principal::{InvalidPrincipal, Principal, Role, Teams, TenantScope},
+        text::{Country, Text},
     },
 };
 
@@ -66,6 +66,9 @@ pub struct Config {
     /// Whose tokens are taken.
     #[serde(default)]
     pub issuers: Vec<Issuer>,
+    /// What they may do.
+    #[serde(default)]
+    pub policy: Policy,
     /// What the process may use.
     #[serde(default)]
     pub limits: Limits,
@@ -178,6 +181,21 @@ pub struct Listing {
     /// Where it calls from, ISO 3166-1; the region's own country when absent.
     #[serde(default)]
     pub country: Option<String>,
+    /// The platform's id of the agent that it is, if it is one: an agent sees its own calls.
+    #[serde(default)]
+    pub agent: Option<String>,
+    /// The teams whose calls a supervisor sees, or `*` alone for all of them.
+    #[serde(default)]
+    pub teams: Vec<String>,
+}
+
+/// What callers may do beside, and less than, what their roles say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// A directory of Cedar policies, `*.cedar`; read again when they change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
 }
 
 /// Bounds of the process. Names end with their units.
@@ -487,6 +505,7 @@ impl Config {
             tls: None,
             principals: Vec::new(),
             issuers: Vec::new(),
+            policy: Policy::default(),
             limits: Limits::default(),
             log: Log {
                 format: LogFormat::Text,
@@ -537,7 +556,7 @@ impl Config {
         self.check_places()?;
         self.check_sweeps()?;
         self.region()?;
-        parse_country(&self.region.country, "region.country")?;
+        self.country()?;
         self.identities()?;
         self.issuer_specs()?;
         self.limits.check()?;
@@ -567,6 +586,14 @@ impl Config {
             listed.push((listing.certificate.clone(), principal));
         }
         Listed::new(listed).map_err(|err: Repeated| ConfigError::value("principals", err.to_string()))
+    }
+
+    /// The country of the region.
+    ///
+    /// # Errors
+    /// [`ConfigError`] unless it is one.
+    pub fn country(&self) -> Result<Country, ConfigError> {
+        parse_country(&self.region.country, "region.country")
     }
 
     /// What is expected of each issuer's tokens, in the order in which they are listed.
@@ -673,8 +700,28 @@ impl Listing {
             };
             ConfigError::value(format!("{key}.{field}"), err.to_string())
         })?;
-        Ok(principal.from_country(Some(country)))
+        let agent = self
+            .agent
+            .as_deref()
+            .map(|agent| parse_text(agent, &format!("{key}.agent")));
+        let teams = match self.teams.as_slice() {
+            [all] if all == "*" => Teams::All,
+            teams => Teams::Some(
+                teams
+                    .iter()
+                    .map(|team| parse_text(team, &format!("{key}.teams")))
+                    .collect::<Result<_, _>>()?,
+            ),
+        };
+        Ok(principal
+            .from_country(Some(country))
+            .at_work_as(agent.transpose()?, teams))
     }
+}
+
+fn parse_text(text: &str, key: &str) -> Result<Text, ConfigError> {
+    text.parse()
+        .map_err(|err: InvalidId| ConfigError::value(key, err.to_string()))
 }
 
 /// Names of roles, as a table has them.

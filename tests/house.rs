@@ -56,6 +56,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("aws_sdk_kms", &["keys/aws_kms"]),
     ("cryptoki", &["keys/pkcs11"]),
     ("jsonwebtoken::", &["access/token"]),
+    ("cedar_policy", &["access/policy"]),
     ("aws_config", &["aws.rs"]),
 ];
 

@@ -7,11 +7,11 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-use super::token::Issuers;
+use super::{policy::PolicySet, session::Session, token::Issuers};
 use crate::{
     crypto::context::sha256,
     domain::{
-        clock::{Clock, SystemClock},
+        clock::Clock,
         error::{Error, Kind},
         principal::Principal,
     },
@@ -110,7 +110,7 @@ impl Listed {
 impl Listed {
     /// The principal that this certificate belongs to, or `None` for a stranger. A certificate whose names belong to two
     /// principals is a stranger: guessing would grant one's roles to the other.
-    fn principal(&self, peer: &PeerCertificate) -> Option<Arc<Principal>> {
+    pub fn principal(&self, peer: &PeerCertificate) -> Option<Arc<Principal>> {
         let mut known = peer.names().iter().filter_map(|name| self.principals.get(name));
         let first = known.next()?;
         known.all(|other| other == first).then(|| Arc::clone(first))
@@ -120,37 +120,43 @@ impl Listed {
 /// Who calls, and for how long that is known.
 #[derive(Clone, Debug)]
 pub struct Identified {
-    /// Who.
-    pub principal: Arc<Principal>,
+    /// Who, and by which policies it is judged.
+    pub session: Session,
     /// For how long; `None` as long as the connection lasts.
     pub left: Option<Duration>,
 }
 
-/// Recognises callers, by lists that can be replaced while calls run: a call is judged by those of its beginning, and connections
-/// learn that they were replaced.
+/// Recognises callers, by lists that can be replaced while calls run: a call is judged by those of its beginning, by policies too, and
+/// connections learn that the lists were replaced.
 #[derive(Debug)]
 pub struct Callers {
     listed: ArcSwap<Listed>,
     issuers: ArcSwap<Issuers>,
+    policies: ArcSwap<PolicySet>,
     clock: Arc<dyn Clock>,
     changed: watch::Sender<()>,
 }
 
 impl Callers {
     /// Begins with these.
-    pub fn new(listed: Listed, issuers: Issuers, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(listed: Listed, issuers: Issuers, policies: PolicySet, clock: Arc<dyn Clock>) -> Self {
         Self {
             listed: ArcSwap::from_pointee(listed),
             issuers: ArcSwap::from_pointee(issuers),
+            policies: ArcSwap::from_pointee(policies),
             clock,
             changed: watch::Sender::new(()),
         }
     }
 
-    /// Whoever has a listed certificate, and nobody with a token.
-    pub fn with_certificates(listed: Listed) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Self::new(listed, Issuers::new([], Arc::clone(&clock)), clock)
+    /// Judges calls by these policies, from the next on.
+    pub fn judge_by(&self, policies: PolicySet) {
+        self.policies.store(Arc::new(policies));
+    }
+
+    /// The policies of now.
+    pub fn policies(&self) -> Arc<PolicySet> {
+        self.policies.load_full()
     }
 
     /// Takes these instead, from the next call on.
@@ -185,7 +191,7 @@ impl Callers {
             let bearer = self.issuers.load().bearer(token, peer)?;
             let left = bearer.until.micros().saturating_sub(self.clock.now().micros());
             return Ok(Identified {
-                principal: bearer.principal,
+                session: Session::new(bearer.principal, self.policies()),
                 left: Some(Duration::from_micros(u64::try_from(left).unwrap_or_default())),
             });
         }
@@ -198,7 +204,7 @@ impl Callers {
         }
         let principal = self.by_certificate(peer).ok_or_else(stranger)?;
         Ok(Identified {
-            principal,
+            session: Session::new(principal, self.policies()),
             left: None,
         })
     }
@@ -222,7 +228,10 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, SanType};
 
     use super::*;
-    use crate::domain::principal::{Role, TenantScope};
+    use crate::domain::{
+        clock::SystemClock,
+        principal::{Role, TenantScope},
+    };
 
     fn certificate(sans: &[SanType]) -> PeerCertificate {
         let mut params = CertificateParams::default();
@@ -242,6 +251,12 @@ mod tests {
             ("read.example".to_owned(), principal("read", Role::Reader)),
         ])
         .unwrap()
+    }
+
+    fn with_certificates(listed: Listed) -> Callers {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let policies = PolicySet::default_set("MX".parse().unwrap()).unwrap();
+        Callers::new(listed, Issuers::new([], Arc::clone(&clock)), policies, clock)
     }
 
     fn alias(sans: &[SanType]) -> Option<String> {
@@ -280,7 +295,7 @@ mod tests {
     #[test]
     fn a_replaced_list_counts_from_the_next_call_on_and_connections_learn_of_it() {
         let peer = certificate(&[uri("spiffe://x/up")]);
-        let callers = Callers::with_certificates(listed());
+        let callers = with_certificates(listed());
         let changes = callers.changes();
         assert!(callers.identify(&peer, None).is_ok());
         assert!(!changes.has_changed().unwrap());
@@ -292,7 +307,7 @@ mod tests {
 
     #[test]
     fn whoever_says_nothing_of_himself_is_told_what_to_say() {
-        let callers = Callers::with_certificates(listed());
+        let callers = with_certificates(listed());
         let refused = callers.identify(&PeerCertificate::default(), None).unwrap_err();
         assert_eq!(
             (refused.kind, refused.reason),

@@ -2,5 +2,7 @@
 
 pub mod gate;
 pub mod identity;
+pub mod policy;
 pub mod purpose;
+pub mod session;
 pub mod token;

@@ -15,7 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    access::identity::Callers,
+    access::{
+        identity::Callers,
+        policy::{self, PolicySet},
+    },
     config::{Config, Stamps},
     domain::{clock::SystemClock, limits},
     grpc::{self, StreamLimits},
@@ -62,6 +65,7 @@ impl Instance {
             // Before a vault is made: a wrong path in the configuration must not leave one behind.
             ServerTls::load(config.tls()?)?;
             config.identities()?;
+            policies(config)?;
         }
         let metrics = telemetry::collect_metrics()?;
         let how = How {
@@ -111,15 +115,15 @@ impl Instance {
         Ok(self.started.drain.on_signals()?)
     }
 
-    /// Takes `[[principals]]` and `[[issuers]]` from a configuration file again when it changes, and at every SIGHUP; a file that is
-    /// refused changes nothing. Everything else in it counts from the next start.
+    /// Takes `[[principals]]`, `[[issuers]]` and policies again when the configuration file or a file of policies changes, and at every
+    /// SIGHUP; what is refused changes nothing. Everything else in the file counts from the next start.
     ///
     /// # Errors
     /// [`AppError::System`] if signals cannot be listened to.
     pub fn follow_principals(&self, file: &Path) -> Result<(), AppError> {
         let mut hangup = signal(SignalKind::hangup())?;
         let (access, file) = (Arc::downgrade(&self.started.access), file.to_owned());
-        let mut seen = Stamps::of([file.as_path()]);
+        let mut seen = access.upgrade().map(|access| access.stamps(&file));
         tokio::spawn(async move {
             let mut ticks = interval(CERTIFICATE_CHECK);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -132,12 +136,14 @@ impl Instance {
                     return;
                 };
                 // Looked at before it is read: what changes in between is read once more.
-                let now = Stamps::of([file.as_path()]);
+                let now = Some(access.stamps(&file));
                 if asked || now != seen {
                     seen = now;
                     match access.read_again(&file).await {
-                        Ok(()) => tracing::info!("principals and issuers were read again"),
-                        Err(error) => tracing::error!(%error, "principals and issuers stay as they were"),
+                        Ok(()) => tracing::info!("principals, issuers and policies were read again"),
+                        Err(error) => {
+                            tracing::error!(%error, "principals, issuers and policies stay as they were")
+                        }
                     }
                 }
             }
@@ -234,6 +240,7 @@ struct Access {
     tls: Arc<ServerTls>,
     callers: Arc<Callers>,
     following: Mutex<Following>,
+    policies: Mutex<Option<PathBuf>>,
     pki: Option<DevPki>,
 }
 
@@ -250,26 +257,100 @@ impl Access {
         let (issuers, following) = issuers::follow(config).await?;
         Ok(Self {
             tls,
-            callers: Arc::new(Callers::new(listed, issuers, Arc::new(SystemClock))),
+            callers: Arc::new(Callers::new(
+                listed,
+                issuers,
+                policies(config)?,
+                Arc::new(SystemClock),
+            )),
             following: Mutex::new(following),
+            policies: Mutex::new(config.policy.dir.clone()),
             pki,
         })
     }
 
-    /// Takes principals and issuers from a configuration file; nothing of it if anything in it is refused.
+    /// What tells that the configuration or a policy is another one.
+    fn stamps(&self, file: &Path) -> Stamps {
+        let dir = self
+            .policies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        // One that cannot be listed is looked at when it can be.
+        let paths = dir.as_deref().and_then(|dir| policy::paths(dir).ok());
+        let paths = paths.unwrap_or_default();
+        Stamps::of(
+            [file]
+                .into_iter()
+                .chain(dir.as_deref())
+                .chain(paths.iter().map(PathBuf::as_path)),
+        )
+    }
+
+    /// Takes principals, issuers and policies; nothing if anything of it is refused.
     async fn read_again(&self, file: &Path) -> Result<(), AppError> {
         let config = Config::load(file)?;
-        let listed = config.identities()?;
+        let (listed, policies) = (config.identities()?, policies(&config)?);
         let (issuers, following) = issuers::follow(&config).await?;
+        self.callers.judge_by(policies);
         self.callers.replace(listed, issuers);
+        *self.policies.lock().unwrap_or_else(PoisonError::into_inner) = config.policy.dir.clone();
         *self.following.lock().unwrap_or_else(PoisonError::into_inner) = following;
         Ok(())
     }
 }
 
+/// The policies of a configuration.
+///
+/// # Errors
+/// [`AppError::Policy`], naming the file at fault.
+pub fn policies(config: &Config) -> Result<PolicySet, AppError> {
+    let set = match &config.policy.dir {
+        Some(dir) => PolicySet::load(dir, config.country()?)?,
+        None => PolicySet::default_set(config.country()?)?,
+    };
+    tracing::info!(policy_set = %set.hash(), "calls are judged by this set of policies");
+    Ok(set)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn policies_are_taken_again_when_a_file_changes_and_kept_when_it_is_broken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, policies) = (dir.path().join("callvault.toml"), dir.path().join("policies"));
+        std::fs::create_dir(&policies).unwrap();
+        let own = policies.join("own.cedar");
+        let text = format!(
+            r#"
+            data = "/d"
+            root = "/r"
+            region = {{ name = "mx", country = "MX" }}
+            store = {{ local = "/s" }}
+            tls = {{ certificate = "c", key = "k", client_ca = "ca" }}
+            policy = {{ dir = {policies:?} }}
+            principals = [{{ certificate = "spiffe://x/y", alias = "y", roles = ["reader"], tenants = ["*"] }}]
+            "#
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut config = Config::dev(&dir.path().join("data"), ([127, 0, 0, 1], 0).into()).unwrap();
+        config.policy.dir = Some(policies);
+        let access = Access::of(&config, Mode::Dev).await.unwrap();
+        let (first, seen) = (access.callers.policies(), access.stamps(&file));
+        std::fs::write(&own, "@id(\"mine\") forbid (principal, action, resource);").unwrap();
+        assert_ne!(access.stamps(&file), seen);
+        access.read_again(&file).await.unwrap();
+        let second = access.callers.policies();
+        assert_ne!(first.hash(), second.hash());
+        std::fs::write(&own, "@id(\"mine\") forbid (principal, action, resourc").unwrap();
+        let refused = access.read_again(&file).await.unwrap_err();
+        assert!(refused.to_string().contains("own.cedar"), "{refused}");
+        assert_eq!(access.callers.policies().hash(), second.hash());
+        // A start refuses it.
+        assert!(matches!(super::policies(&config), Err(AppError::Policy(_))));
+    }
 
     #[tokio::test]
     async fn certificates_that_cannot_be_read_leave_no_vault_behind() {

@@ -30,6 +30,7 @@ mod vault;
 use std::{io, path::PathBuf};
 
 use crate::{
+    access::policy::PolicyError,
     blob::store::StoreError,
     config::ConfigError,
     domain::{clock::RngFailed, ids::InvalidId},
@@ -43,7 +44,7 @@ use crate::{
 pub use dev::{CLIENT_FILE, TENANT as DEV_TENANT};
 pub use doctor::{Finding, Weight, examine};
 pub use harden::harden;
-pub use instance::{Instance, Mode};
+pub use instance::{Instance, Mode, policies};
 pub use offline::{Offline, Rebuilt};
 pub use root::check_root;
 pub use store::check_store;
@@ -54,6 +55,9 @@ pub enum AppError {
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Policies are refused.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// An issuer's keys cannot be had.
     #[error("an issuer of tokens cannot be used: {source} at={}", at.display())]
     Issuer {

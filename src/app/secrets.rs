@@ -244,6 +244,7 @@ async fn live(vault: &Arc<Vault>) {
         };
         let corrected = vault
             .update(UpdateSpec {
+                judge: None,
                 tenant: tenant.clone(),
                 record: record.id,
                 actor: "clerk".into(),

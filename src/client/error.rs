@@ -1,6 +1,6 @@
 //! What a call ends with when it does not end well.
 
-use std::{fmt, io, time::Duration};
+use std::{collections::BTreeMap, fmt, io, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -46,6 +46,8 @@ pub struct Refusal {
     pub message: String,
     /// The request's field at fault, where there is one.
     pub field: Option<String>,
+    /// What else a program may need, by name: offsets, limits, the policy that forbids it.
+    pub details: BTreeMap<String, String>,
     /// How long to wait before trying again (`google.rpc.RetryInfo`).
     pub retry_after: Option<Duration>,
 }
@@ -105,6 +107,9 @@ impl From<Status> for Refusal {
             reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
             message: status.message().to_owned(),
             field: info.and_then(|info| info.metadata.get("field").cloned()),
+            details: info
+                .map(|info| info.metadata.clone().into_iter().collect())
+                .unwrap_or_default(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
         }
     }

@@ -58,6 +58,12 @@ pub struct Issuer {
     /// Goes before it.
     #[serde(default)]
     pub alias_prefix: String,
+    /// The claim with the platform's id of the agent that its bearer is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_claim: Option<String>,
+    /// The claim with the teams whose calls its bearer sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teams_claim: Option<String>,
     /// Where its bearers call from, ISO 3166-1; the region's own country when absent.
     #[serde(default)]
     pub country: Option<String>,
@@ -151,6 +157,8 @@ impl Issuer {
             must_be_bound: self.bound,
             alias_claim: self.alias_claim.clone(),
             alias_prefix: self.alias_prefix.clone(),
+            agent_claim: self.agent_claim.clone(),
+            teams_claim: self.teams_claim.clone(),
             country: Some(super::parse_country(
                 self.country.as_deref().unwrap_or(home),
                 &format!("{key}.country"),

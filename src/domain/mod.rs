@@ -5,6 +5,7 @@ pub mod erasure;
 pub mod error;
 pub mod fair;
 pub mod ids;
+pub mod judge;
 pub mod limits;
 pub mod media;
 pub mod principal;

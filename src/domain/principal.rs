@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use super::{
     ids::{InvalidId, TenantId},
-    text::Country,
+    text::{Country, Text},
 };
 
 macro_rules! roles {
@@ -173,104 +173,6 @@ impl Action {
     ];
 }
 
-/// Whether `role` may do `action` at all; tenant, purpose and state are asked after it.
-///
-/// A correction is a right of the people concerned (GDPR Art. 16), so it belongs to those who answer them: the
-/// supervisor, compliance and the DPO. An uploader could otherwise rewrite evidence that it has already handed over.
-pub fn allows(role: Role, action: Action) -> bool {
-    use Action as A;
-    match role {
-        Role::Uploader => matches!(
-            action,
-            A::PutRecording | A::PutMessage | A::BatchPutMessages | A::GetTenant | A::ListRetentionClasses
-        ),
-        Role::Reader | Role::Agent => opens(action),
-        Role::Supervisor => opens(action) || action == A::UpdateRecord,
-        Role::TenantAdmin => matches!(
-            action,
-            A::CreateTenant
-                | A::GetTenant
-                | A::ListTenants
-                | A::UpdateTenant
-                | A::CreateRetentionClass
-                | A::ListRetentionClasses
-        ),
-        Role::KeyAdmin => {
-            looks_at_keys(action)
-                || matches!(
-                    action,
-                    A::GetTenant
-                        | A::ListTenants
-                        | A::RotateTenantKey
-                        | A::DestroyKeyVersion
-                        | A::RotateRootEpoch
-                        | A::RunSweep
-                        | A::GetSweep
-                )
-        }
-        Role::Compliance => {
-            looks_at_people(action)
-                || looks_at_erasures(action)
-                || matches!(
-                    action,
-                    A::PreviewErasure | A::RequestErasure | A::CancelErasure | A::RunSweep
-                )
-        }
-        Role::Dpo => looks_at_people(action) || looks_at_erasures(action) || action == A::PreviewErasure,
-        Role::Auditor => {
-            looks_at_keys(action)
-                || looks_at_erasures(action)
-                || matches!(action, A::GetTenant | A::ListTenants | A::ListRetentionClasses)
-        }
-        Role::Support => false,
-    }
-}
-
-/// Whether `action` answers the people concerned: finds, shows and corrects what is known of them.
-fn looks_at_people(action: Action) -> bool {
-    use Action as A;
-    matches!(
-        action,
-        A::GetRecord
-            | A::ListRecords
-            | A::UpdateRecord
-            | A::GetTenant
-            | A::ListTenants
-            | A::ListRetentionClasses
-    )
-}
-
-/// Whether `action` shows what was erased and the proof of it, and changes nothing.
-fn looks_at_erasures(action: Action) -> bool {
-    use Action as A;
-    matches!(
-        action,
-        A::GetErasure | A::ListErasures | A::GetCertificate | A::GetSweep | A::ListSigningKeys
-    )
-}
-
-/// Whether `action` shows what is known of keys, and changes nothing.
-fn looks_at_keys(action: Action) -> bool {
-    use Action as A;
-    matches!(
-        action,
-        A::ListKeyVersions
-            | A::ListRootEpochs
-            | A::ListSigningKeys
-            | A::GetKeyOperation
-            | A::ListKeyOperations
-    )
-}
-
-/// Whether `action` opens content, or finds what to open.
-fn opens(action: Action) -> bool {
-    use Action as A;
-    matches!(
-        action,
-        A::ReadRecording | A::GetMessage | A::BatchGetMessages | A::GetRecord | A::ListRecords
-    )
-}
-
 /// Roles that one principal may not hold together, with the reason. Symmetric.
 ///
 /// A role's "never" would mean nothing beside a role that grants it.
@@ -332,9 +234,18 @@ pub struct Grant {
     pub scope: TenantScope,
 }
 
-impl Grant {
-    fn allows(&self, action: Action) -> bool {
-        self.roles.iter().any(|role| allows(*role, action))
+/// The teams whose calls a principal sees, where its role sees a team's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Teams {
+    /// All of them.
+    All,
+    /// These alone.
+    Some(BTreeSet<Text>),
+}
+
+impl Default for Teams {
+    fn default() -> Self {
+        Self::Some(BTreeSet::new())
     }
 }
 
@@ -367,6 +278,8 @@ pub struct Principal {
     grants: Vec<Grant>,
     country: Option<Country>,
     strength: AuthStrength,
+    agent: Option<Text>,
+    teams: Teams,
 }
 
 impl Principal {
@@ -405,6 +318,8 @@ impl Principal {
                 grants,
                 country: None,
                 strength: AuthStrength::Certificate,
+                agent: None,
+                teams: Teams::default(),
             }),
         }
     }
@@ -419,6 +334,21 @@ impl Principal {
     #[must_use]
     pub fn recognised_by(self, strength: AuthStrength) -> Self {
         Self { strength, ..self }
+    }
+
+    /// The same, known to the platform as this agent, and seeing these teams' calls.
+    #[must_use]
+    pub fn at_work_as(self, agent: Option<Text>, teams: Teams) -> Self {
+        Self { agent, teams, ..self }
+    }
+
+    /// The same with one of its grants alone.
+    #[must_use]
+    pub fn only(&self, grant: &Grant) -> Self {
+        Self {
+            grants: vec![grant.clone()],
+            ..self.clone()
+        }
     }
 
     /// The opaque name for logs and ledger leaves.
@@ -447,32 +377,25 @@ impl Principal {
         self.strength
     }
 
-    /// The tenants for which it may do `action`.
-    pub fn scope(&self, action: Action) -> TenantScope {
-        let mut some = BTreeSet::new();
-        for grant in self.grants.iter().filter(|grant| grant.allows(action)) {
-            match &grant.scope {
-                TenantScope::All => return TenantScope::All,
-                TenantScope::Some(tenants) => some.extend(tenants.iter().cloned()),
-            }
-        }
-        TenantScope::Some(some)
+    /// The platform's id of the agent that it is, if it is one.
+    pub fn agent(&self) -> Option<&Text> {
+        self.agent.as_ref()
+    }
+
+    /// The teams whose calls it sees.
+    pub fn teams(&self) -> &Teams {
+        &self.teams
+    }
+
+    /// Its roles for a tenant.
+    pub fn roles_for(&self, tenant: &TenantId) -> BTreeSet<Role> {
+        let covering = self.grants.iter().filter(|grant| grant.scope.covers(tenant));
+        covering.flat_map(|grant| grant.roles.iter().copied()).collect()
     }
 
     /// Whether it acts for `tenant` at all, whatever it may do.
     pub fn knows(&self, tenant: &TenantId) -> bool {
         self.grants.iter().any(|grant| grant.scope.covers(tenant))
-    }
-
-    /// Whether any of its roles may do `action`, for whomever.
-    pub fn may(&self, action: Action) -> bool {
-        self.grants.iter().any(|grant| grant.allows(action))
-    }
-
-    /// Whether a role that it has for `tenant` may do `action`.
-    pub fn may_for(&self, action: Action, tenant: &TenantId) -> bool {
-        let granted = |grant: &Grant| grant.allows(action) && grant.scope.covers(tenant);
-        self.grants.iter().any(granted)
     }
 }
 
@@ -522,35 +445,6 @@ fn conflict(roles: &BTreeSet<Role>) -> Option<InvalidPrincipal> {
 mod tests {
     use super::*;
 
-    /// One row per role, one column per action, in the order of `Action::ALL`.
-    const TABLE: &[(&str, &str)] = &[
-        //   recording put read, message put batch get batch, record get list update | tenant create get list update | class create list |
-        //   key list rotate destroy, root rotate list, signing list, operation get list |
-        //   erasure preview request cancel get list, certificate get, sweep run get
-        ("uploader", "x.xx......x...x................"),
-        ("reader", ".x..xxxx......................."),
-        ("agent", ".x..xxxx......................."),
-        ("supervisor", ".x..xxxxx......................"),
-        ("tenant-admin", ".........xxxxxx................"),
-        ("key-admin", "..........xx...xxxxxxxx......xx"),
-        ("compliance", "......xxx.xx..x.....x..xxxxxxxx"),
-        ("dpo", "......xxx.xx..x.....x..x..xxx.x"),
-        ("auditor", "..........xx..xx...xxxx...xxx.x"),
-        ("support", "..............................."),
-    ];
-
-    #[test]
-    fn every_role_may_do_what_its_row_says_and_nothing_else() {
-        assert_eq!(TABLE.len(), Role::ALL.len());
-        for (name, row) in TABLE {
-            let role: Role = name.parse().unwrap();
-            assert_eq!(row.len(), Action::ALL.len(), "{name}");
-            for (action, cell) in Action::ALL.iter().zip(row.chars()) {
-                assert_eq!(allows(role, *action), cell == 'x', "{name} {action:?}");
-            }
-        }
-    }
-
     #[test]
     fn role_names_are_read_back() {
         for role in Role::ALL {
@@ -599,13 +493,10 @@ mod tests {
         };
         let grants = vec![grant(Role::Reader, &one), grant(Role::Supervisor, &other)];
         let both = Principal::with_grants("both", grants).unwrap();
-        assert!(both.may_for(Action::ReadRecording, &one) && both.may_for(Action::ReadRecording, &other));
-        assert!(both.may(Action::UpdateRecord) && both.may_for(Action::UpdateRecord, &other));
-        assert!(!both.may_for(Action::UpdateRecord, &one));
-        assert_eq!(
-            both.scope(Action::UpdateRecord),
-            grant(Role::Reader, &other).scope
-        );
+        assert_eq!(both.roles_for(&one), [Role::Reader].into());
+        assert_eq!(both.roles_for(&other), [Role::Supervisor].into());
+        assert_eq!(both.roles_for(&"third".parse().unwrap()), BTreeSet::new());
+        assert_eq!(both.only(&both.grants()[0]).roles(), [Role::Reader].into());
         let grants = vec![grant(Role::Compliance, &one), grant(Role::Dpo, &other)];
         let refused = Principal::with_grants("both", grants).unwrap_err();
         assert!(matches!(refused, InvalidPrincipal::Conflict { .. }));

@@ -4,10 +4,12 @@ use tonic::{Request, Status};
 
 use super::{Caller, caller, convert};
 use crate::{
-    access::gate::gate1,
+    access::gate::{self, gate1},
     domain::{
         ids::TenantId,
+        judge::{Judge, Reason},
         principal::{Action, TenantScope},
+        purpose::Purpose,
     },
     vault::{Error, Kind},
 };
@@ -15,7 +17,7 @@ use crate::{
 /// The caller, if one of its roles may make this call at all.
 pub(super) fn may_call<T>(request: &Request<T>, action: Action) -> Result<Caller, Status> {
     let caller = caller(request)?;
-    gate1(&caller, action, None)?;
+    gate1(&caller, action, None, None)?;
     Ok(caller)
 }
 
@@ -27,12 +29,33 @@ pub(super) fn in_scope(
     tenant: &str,
     at: &convert::Path<'_>,
 ) -> Result<TenantId, Error> {
+    in_scope_for(caller, action, tenant, at, None)
+}
+
+/// Likewise for a call that says why.
+pub(super) fn in_scope_for(
+    caller: &Caller,
+    action: Action,
+    tenant: &str,
+    at: &convert::Path<'_>,
+    purpose: Option<Purpose>,
+) -> Result<TenantId, Error> {
     let tenant = convert::required(tenant, at)?;
-    gate1(caller, action, Some(&tenant))?;
+    gate1(caller, action, Some(&tenant), purpose)?;
     if let Some(slot) = &caller.slot {
         slot.claim(&tenant)?;
     }
     Ok(tenant)
+}
+
+/// Why the caller asks for records; each is judged when it is known.
+pub(super) fn reason(caller: &Caller, action: Action, purpose: Purpose) -> Reason {
+    gate::reason(caller, action, purpose)
+}
+
+/// Who judges a record that the caller changes.
+pub(super) fn judge(caller: &Caller, action: Action) -> std::sync::Arc<dyn Judge> {
+    gate::judge(caller, action, None)
 }
 
 /// Keys and sweeps of the region are everybody's: who acts for some tenants only may not touch them.

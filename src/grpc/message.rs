@@ -13,9 +13,9 @@ use super::{
 use crate::{
     domain::{
         ids::{RecordId, TenantId},
+        judge::Reason,
         limits,
         principal::Principal,
-        purpose::Purpose,
         record::Record,
     },
     proto::v1::{
@@ -72,13 +72,13 @@ pub(super) async fn get_many(
     vault: &Arc<Vault>,
     tenant: &TenantId,
     request: &BatchGetMessagesRequest,
-    purpose: Purpose,
+    reason: Reason,
 ) -> Result<Vec<GetMessageResult>, Error> {
     count(request.record_ids.len(), &RECORD_IDS)?;
     let ids = request.record_ids.iter().enumerate();
     let ids = ids.map(|(index, id)| required(id, &RECORD_IDS.item(index)));
     let (sound, refused): (Vec<RecordId>, _) = split(ids);
-    let mut read = VecDeque::from(vault.messages(tenant, &sound, purpose).await?);
+    let mut read = VecDeque::from(vault.messages(tenant, &sound, reason).await?);
     let outcomes = refused
         .into_iter()
         .map(|refused| refused.map_or_else(|| read.pop_front(), |error| Some(Err(error))));

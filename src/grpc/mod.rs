@@ -5,8 +5,11 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use tonic::{Request, Status, service::Routes};
 
 use crate::{
-    access::purpose::{self, PURPOSE_KEY},
-    domain::{limits, principal::Principal, purpose::Purpose},
+    access::{
+        purpose::{self, PURPOSE_KEY},
+        session::Session,
+    },
+    domain::{limits, purpose::Purpose},
     proto::v1::{
         erasure_service_server::ErasureServiceServer, key_service_server::KeyServiceServer,
         record_service_server::RecordServiceServer, tenant_service_server::TenantServiceServer,
@@ -80,16 +83,16 @@ pub fn routes(vault: &Arc<Vault>, limits: StreamLimits) -> Routes {
 /// Who makes a call.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    principal: Arc<Principal>,
+    session: Session,
     /// Absent where calls are not counted: in tests of a service alone.
     slot: Option<Arc<tenants::TenantSlot>>,
 }
 
 impl Deref for Caller {
-    type Target = Principal;
+    type Target = Session;
 
-    fn deref(&self) -> &Principal {
-        &self.principal
+    fn deref(&self) -> &Session {
+        &self.session
     }
 }
 
@@ -99,9 +102,9 @@ impl Deref for Caller {
 /// `INTERNAL` (`NO_PRINCIPAL`) if the service runs without the identity layer: an assembly fault that must not pass
 /// for an anonymous caller.
 pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    match request.extensions().get::<Arc<Principal>>() {
-        Some(principal) => Ok(Caller {
-            principal: Arc::clone(principal),
+    match request.extensions().get::<Session>() {
+        Some(session) => Ok(Caller {
+            session: session.clone(),
             slot: request.extensions().get().cloned(),
         }),
         None => Err(Error::new(Kind::Internal, "NO_PRINCIPAL", "the caller was not identified").into()),

@@ -109,16 +109,18 @@ impl RecordService for RecordApi {
         request: Request<ReadRecordingRequest>,
     ) -> Result<Response<Self::ReadRecordingStream>, Status> {
         let caller = gate::may_call(&request, Action::ReadRecording)?;
-        let tenant = gate::in_scope(
+        let purpose = required_purpose(&request)?;
+        let tenant = gate::in_scope_for(
             &caller,
             Action::ReadRecording,
             &request.get_ref().tenant_id,
             &TENANT,
+            Some(purpose),
         )?;
-        let purpose = required_purpose(&request)?;
+        let reason = gate::reason(&caller, Action::ReadRecording, purpose);
         let asked = request.get_ref();
         let record = required(&asked.record_id, &Path::root("record_id"))?;
-        let reading = self.vault.read(&tenant, record, range(asked)?, purpose).await?;
+        let reading = self.vault.read(&tenant, record, range(asked)?, reason).await?;
         Ok(Response::new(Box::pin(download::send(reading, self.limits))))
     }
 
@@ -151,10 +153,17 @@ impl RecordService for RecordApi {
         request: Request<GetMessageRequest>,
     ) -> Result<Response<GetMessageResponse>, Status> {
         let caller = gate::may_call(&request, Action::GetMessage)?;
-        let tenant = gate::in_scope(&caller, Action::GetMessage, &request.get_ref().tenant_id, &TENANT)?;
         let purpose = required_purpose(&request)?;
+        let tenant = gate::in_scope_for(
+            &caller,
+            Action::GetMessage,
+            &request.get_ref().tenant_id,
+            &TENANT,
+            Some(purpose),
+        )?;
+        let reason = gate::reason(&caller, Action::GetMessage, purpose);
         let id = required(&request.get_ref().record_id, &Path::root("record_id"))?;
-        let (record, body) = self.vault.message(&tenant, id, purpose).await?;
+        let (record, body) = self.vault.message(&tenant, id, reason).await?;
         Ok(Response::new(GetMessageResponse {
             record: Some(convert::record_to_proto(&record)),
             body,
@@ -166,14 +175,16 @@ impl RecordService for RecordApi {
         request: Request<BatchGetMessagesRequest>,
     ) -> Result<Response<BatchGetMessagesResponse>, Status> {
         let caller = gate::may_call(&request, Action::BatchGetMessages)?;
-        let tenant = gate::in_scope(
+        let purpose = required_purpose(&request)?;
+        let tenant = gate::in_scope_for(
             &caller,
             Action::BatchGetMessages,
             &request.get_ref().tenant_id,
             &TENANT,
+            Some(purpose),
         )?;
-        let purpose = required_purpose(&request)?;
-        let results = message::get_many(&self.vault, &tenant, request.get_ref(), purpose).await?;
+        let reason = gate::reason(&caller, Action::BatchGetMessages, purpose);
+        let results = message::get_many(&self.vault, &tenant, request.get_ref(), reason).await?;
         Ok(Response::new(BatchGetMessagesResponse { results }))
     }
 
@@ -182,10 +193,17 @@ impl RecordService for RecordApi {
         request: Request<GetRecordRequest>,
     ) -> Result<Response<GetRecordResponse>, Status> {
         let caller = gate::may_call(&request, Action::GetRecord)?;
-        let tenant = gate::in_scope(&caller, Action::GetRecord, &request.get_ref().tenant_id, &TENANT)?;
         let purpose = required_purpose(&request)?;
+        let tenant = gate::in_scope_for(
+            &caller,
+            Action::GetRecord,
+            &request.get_ref().tenant_id,
+            &TENANT,
+            Some(purpose),
+        )?;
+        let reason = gate::reason(&caller, Action::GetRecord, purpose);
         let name = name(request.get_ref())?;
-        let record = self.vault.record(&tenant, &name, purpose).await?;
+        let record = self.vault.record(&tenant, &name, reason).await?;
         Ok(Response::new(GetRecordResponse {
             record: Some(convert::record_to_proto(&record)),
         }))
@@ -196,13 +214,15 @@ impl RecordService for RecordApi {
         request: Request<ListRecordsRequest>,
     ) -> Result<Response<ListRecordsResponse>, Status> {
         let caller = gate::may_call(&request, Action::ListRecords)?;
-        let tenant = gate::in_scope(
+        let purpose = required_purpose(&request)?;
+        let tenant = gate::in_scope_for(
             &caller,
             Action::ListRecords,
             &request.get_ref().tenant_id,
             &TENANT,
+            Some(purpose),
         )?;
-        let purpose = required_purpose(&request)?;
+        let reason = gate::reason(&caller, Action::ListRecords, purpose);
         let asked = request.get_ref();
         let query = convert::query(asked.query.as_ref())?;
         let size = convert::page_size(asked.page_size)?;
@@ -210,7 +230,7 @@ impl RecordService for RecordApi {
         let order = convert::order(asked.order());
         let page = self
             .vault
-            .list(&tenant, &query, order, size, token, purpose)
+            .list(&tenant, &query, order, size, token, reason)
             .await?;
         Ok(Response::new(ListRecordsResponse {
             records: page.records.iter().map(convert::record_to_proto).collect(),
@@ -231,6 +251,7 @@ impl RecordService for RecordApi {
             change: convert::change(asked.descriptor.as_ref(), asked.update_mask.as_ref())?,
             request: optional(&asked.request_id, &Path::root("request_id"))?,
             etag: Some(asked.etag).filter(|etag| !etag.is_empty()),
+            judge: Some(gate::judge(&caller, Action::UpdateRecord)),
         };
         let record = self.vault.update(spec).await?;
         Ok(Response::new(UpdateRecordResponse {

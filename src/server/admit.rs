@@ -84,7 +84,7 @@ impl Admit {
     pub(super) fn call(&mut self, request: Request<Incoming>, method: &Method, slot: &CallerSlot) -> Answer {
         let running = self.activity.run();
         let admitted = self.admit(request.headers(), slot);
-        let (Identified { principal, left }, place) = match admitted {
+        let (Identified { session, left }, place) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 // What was sent is let go of first: nothing of it is held while the refusal is.
@@ -104,9 +104,9 @@ impl Admit {
             }
             self.gate
                 .inflow
-                .watch(Body::new(body), &principal, method.shape, room.clone())
+                .watch(Body::new(body), session.principal(), method.shape, room.clone())
         });
-        request.extensions_mut().insert(principal);
+        request.extensions_mut().insert(session);
         request.extensions_mut().insert(Arc::clone(&tenant));
         let holds = Holds {
             _place: place,
@@ -123,8 +123,8 @@ impl Admit {
     fn admit(&self, headers: &HeaderMap, slot: &CallerSlot) -> Result<(Identified, quota::Call), Error> {
         check_metadata(headers)?;
         let caller = self.gate.callers.identify(&self.peer, token(headers)?)?;
-        slot.fill(&caller.principal);
-        let place = self.gate.quotas.begin(&caller.principal)?;
+        slot.fill(caller.session.principal());
+        let place = self.gate.quotas.begin(&caller.session)?;
         Ok((caller, place))
     }
 }

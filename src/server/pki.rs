@@ -23,7 +23,7 @@ use crate::{
     config::{ClientCertificates, Tls},
     domain::{
         clock::{Clock, Timestamp},
-        principal::{InvalidPrincipal, Principal, Role, TenantScope},
+        principal::{InvalidPrincipal, Principal, Role, Teams, TenantScope},
     },
 };
 
@@ -32,6 +32,10 @@ const LIFE: Duration = Duration::days(365);
 const SKEW: Duration = Duration::minutes(5);
 /// Certificates with less than this left are made anew, so that a day's work is not interrupted.
 const MARGIN: Duration = Duration::days(1);
+/// Where dev mode is, ISO 3166-1.
+pub const COUNTRY: &str = "MX";
+/// The agent that dev mode's agent is, as the platform would say.
+pub const AGENT: &str = "dev-agent";
 const AUTHORITY: &str = "ca";
 const SERVER: &str = "server";
 
@@ -78,17 +82,18 @@ impl DevPki {
         (self.certificate(role.name()), self.key(role.name()))
     }
 
-    /// Recognises the clients, each with its one role, for all tenants.
+    /// Recognises the clients, each with its one role, for all tenants, in dev mode's own country. The agent is `dev-agent`; the supervisor
+    /// sees every team.
     ///
     /// # Errors
     /// [`PkiError`] never in practice: every role's name is an alias.
     pub fn identities() -> Result<Listed, PkiError> {
         let mut listed = Vec::with_capacity(Role::ALL.len());
         for role in Role::ALL {
-            listed.push((
-                spiffe(*role),
-                Principal::new(role.name(), [*role], TenantScope::All)?,
-            ));
+            let principal = Principal::new(role.name(), [*role], TenantScope::All)?
+                .from_country(COUNTRY.parse().ok())
+                .at_work_as(AGENT.parse().ok(), Teams::All);
+            listed.push((spiffe(*role), principal));
         }
         Ok(Listed::new(listed)?)
     }

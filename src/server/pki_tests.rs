@@ -1,7 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::access::identity::{Callers, PeerCertificate};
+use crate::access::identity::PeerCertificate;
 
 #[derive(Debug)]
 struct At(i64);
@@ -24,9 +24,8 @@ fn every_role_has_a_certificate_that_is_recognised_as_that_role() {
     let pki = DevPki::open(data.path(), &TODAY).unwrap();
     for role in Role::ALL {
         let der = CertificateDer::from_pem_file(pki.client(*role).0).unwrap();
-        let callers = Callers::with_certificates(DevPki::identities().unwrap());
         let peer = PeerCertificate::from_chain(&[der]);
-        let principal = callers.by_certificate(&peer).unwrap();
+        let principal = DevPki::identities().unwrap().principal(&peer).unwrap();
         assert_eq!(principal.alias(), role.name());
         assert!(principal.roles().iter().eq([role]));
     }

@@ -5,17 +5,26 @@
 
 #![allow(clippy::panic)] // a finding is a panic
 
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
 use bytes::{Bytes, BytesMut};
 
-use super::rng::SeededRng;
+use super::{clock::TestClock, issuer::TokenSigner, rng::SeededRng};
 use crate::{
+    access::{
+        identity::PeerCertificate,
+        token::{ClaimGrant, GrantedTenants, Issuer, IssuerSpec, Issuers, KeySet, TokenAlgorithm},
+    },
     blob::format::{Footer, Tail, find_footer},
     crypto::{
         page::PageState,
         secret::ContentKey,
         stream::{ExtentBuffer, ExtentOpener, HEADER_LEN, SEGMENT_LEN},
     },
-    domain::media,
+    domain::{clock::Clock, media, principal::Role},
     ledger::leaf,
 };
 
@@ -34,7 +43,62 @@ pub const TARGETS: &[Target] = &[
     ("page_token", page_token),
     ("request", request),
     ("stream", stream),
+    ("token", token),
 ];
+
+/// A set of keys, a token, and the claims of one that its issuer did sign: whoever is let in is whoever they say.
+///
+/// # Panics
+/// If what nobody signed lets anybody in, or claims let in whom they do not name.
+pub fn token(data: &[u8]) {
+    const ISSUER: &str = "https://login.example";
+    static ISSUERS: OnceLock<(TokenSigner, Issuers)> = OnceLock::new();
+    let (signer, issuers) = ISSUERS.get_or_init(|| {
+        let signer = TokenSigner::ed25519();
+        let clock = TestClock::default();
+        let issuer = Issuer::new(issuer_of(ISSUER));
+        if let Ok(keys) = KeySet::parse(signer.set("k").as_bytes()) {
+            issuer.learn(keys, clock.now());
+        }
+        (signer, Issuers::new([Arc::new(issuer)], Arc::new(clock)))
+    });
+    let nobody = PeerCertificate::default();
+    let _ = KeySet::parse(data);
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    assert!(issuers.bearer(text, &nobody).is_err(), "nobody signed this");
+    let Ok(claims) = serde_json::from_str::<serde_json::Value>(text) else {
+        return;
+    };
+    if let Ok(bearer) = issuers.bearer(&signer.token("k", &claims), &nobody) {
+        assert!(claims["iss"] == ISSUER && claims["sub"] == bearer.principal.alias());
+        assert!(claims.get("cnf").is_none_or(serde_json::Value::is_null));
+    }
+}
+
+fn issuer_of(name: &str) -> IssuerSpec {
+    IssuerSpec {
+        issuer: name.to_owned(),
+        audience: "callvault".to_owned(),
+        algorithms: TokenAlgorithm::ALL.to_vec(),
+        skew: Duration::ZERO,
+        life: Duration::from_secs(3_600),
+        must_be_bound: false,
+        alias_claim: "sub".to_owned(),
+        alias_prefix: String::new(),
+        agent_claim: Some("ext.agent".to_owned()),
+        teams_claim: Some("teams".to_owned()),
+        country: None,
+        grants: vec![ClaimGrant {
+            claim: "roles".to_owned(),
+            value: "reader".to_owned(),
+            roles: [Role::Reader].into(),
+            tenants: GrantedTenants::Claim("tenants".to_owned()),
+        }],
+        stale: Duration::from_secs(3_600),
+    }
+}
 
 /// The end of a blob, a page's state, a leaf, and the start of a recording. What is taken is canonical: written again it is
 /// what was read.

@@ -22,7 +22,7 @@ use crate::{
     },
     domain::{
         ids::{RecordId, TenantId},
-        purpose::Purpose,
+        judge::Reason,
         record::Record,
     },
 };
@@ -89,7 +89,7 @@ impl Vault {
         tenant: &TenantId,
         record: RecordId,
         range: ContentRange,
-        purpose: Purpose,
+        reason: impl Into<Reason>,
     ) -> Result<Reading, Error> {
         let _turn = self.turn(tenant).await?;
         let pass = self.enter(tenant, record);
@@ -98,7 +98,7 @@ impl Vault {
             .await?
             .ok_or_else(Error::not_found)?;
         let (record, keys) = self.open_record(&located).await?;
-        may_read(&record, purpose)?;
+        may_read(&record, &reason.into())?;
         self.reading(located, record, keys, range, pass)
     }
 

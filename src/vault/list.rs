@@ -5,7 +5,7 @@ use crate::{
     domain::{
         clock::Timestamp,
         ids::{RecordId, TenantId},
-        purpose::Purpose,
+        judge::Reason,
         record::{Query, Record},
     },
     index::{Key, Range, Scan, key::Number},
@@ -59,11 +59,12 @@ impl Vault {
         order: Order,
         size: usize,
         token: Option<&str>,
-        purpose: Purpose,
+        reason: impl Into<Reason>,
     ) -> Result<ListPage, Error> {
         let _turn = self.turn(tenant).await?;
         self.active_tenant(tenant).await?;
-        self.list_of_any(tenant, query, order, size, token, purpose).await
+        self.list_of_any(tenant, query, order, size, token, &reason.into())
+            .await
     }
 
     /// Likewise, whether or not the tenant is served.
@@ -74,12 +75,12 @@ impl Vault {
         order: Order,
         size: usize,
         token: Option<&str>,
-        purpose: Purpose,
+        reason: &Reason,
     ) -> Result<ListPage, Error> {
         loop {
             let keys = self.keys.tenant(tenant).await?;
             let page = self
-                .page_under(&keys, tenant, query, order, size, token, purpose)
+                .page_under(&keys, tenant, query, order, size, token, reason)
                 .await?;
             // What the old index key led to is deleted after another took over: the page may lack it.
             if self.is_blinded_by(tenant, &keys).await? {
@@ -103,7 +104,7 @@ impl Vault {
         order: Order,
         size: usize,
         token: Option<&str>,
-        purpose: Purpose,
+        reason: &Reason,
     ) -> Result<ListPage, Error> {
         let mac_key = self.keys.region().row_mac();
         let stated = state_query(tenant, query, order);
@@ -147,7 +148,7 @@ impl Vault {
                     return Ok(page);
                 }
                 page.records
-                    .extend(record.filter(|r| query.matches(r) && may_see(r, purpose)));
+                    .extend(record.filter(|r| query.matches(r) && may_see(r, reason)));
                 after = Some(key);
             }
             if exhausted {

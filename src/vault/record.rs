@@ -8,6 +8,7 @@ use crate::{
     domain::{
         clock::Timestamp,
         ids::{ExternalId, PageId, RecordId, RegionName, TenantId, VaultId},
+        judge::Reason,
         purpose::Purpose,
         record::{Descriptor, Kind as RecordKind, Record, State},
     },
@@ -75,16 +76,23 @@ impl Vault {
     ///
     /// # Errors
     /// [`Kind::NotFound`] if there is none, or it is shredded; [`Kind::Corrupt`] if it does not authenticate.
-    pub async fn record(&self, tenant: &TenantId, name: &Name, purpose: Purpose) -> Result<Record, Error> {
+    pub async fn record(
+        &self,
+        tenant: &TenantId,
+        name: &Name,
+        reason: impl Into<Reason>,
+    ) -> Result<Record, Error> {
+        let reason = reason.into();
         let _turn = self.turn(tenant).await?;
         let located = self.locate(tenant, name).await?.ok_or_else(Error::not_found)?;
         let (record, _) = self.open_record(&located).await?;
-        if !may_see(&record, purpose) {
+        if !is_seen_for(&record, reason.purpose()) {
             return Err(match record.state {
                 State::PendingShred => Error::not_found(),
-                _ => purpose_denied(purpose),
+                _ => purpose_denied(reason.purpose()),
             });
         }
+        reason.judge(&record)?;
         Ok(record)
     }
 
@@ -321,15 +329,21 @@ impl Located {
     }
 }
 
-/// Whether a record's descriptor may be seen: for a purpose that it allows, or one that the law imposes.
-pub(super) fn may_see(record: &Record, purpose: Purpose) -> bool {
+/// Whether a record's descriptor may be seen for this reason.
+pub(super) fn may_see(record: &Record, reason: &Reason) -> bool {
+    is_seen_for(record, reason.purpose()) && reason.judge(record).is_ok()
+}
+
+/// Whether a record's descriptor is there to be seen: for a purpose that it allows, or one that the law imposes.
+fn is_seen_for(record: &Record, purpose: Purpose) -> bool {
     let by_law = matches!(purpose, Purpose::LegalCompliance | Purpose::RightsFulfilment);
     let cut_off = record.state == State::PendingShred;
     by_law || !cut_off && record.descriptor.allowed_purposes.contains(&purpose)
 }
 
-/// Gate 2: whether a record's content may be read now, for this purpose.
-pub(super) fn may_read(record: &Record, purpose: Purpose) -> Result<(), Error> {
+/// Gate 2: whether a record's content may be read now, for this reason. Its state and its purposes are law: no policy stands above them.
+pub(super) fn may_read(record: &Record, reason: &Reason) -> Result<(), Error> {
+    let purpose = reason.purpose();
     match record.state {
         State::Active => {}
         State::Restricted | State::Blocked => {
@@ -341,11 +355,10 @@ pub(super) fn may_read(record: &Record, purpose: Purpose) -> Result<(), Error> {
         }
         State::PendingShred | State::Shredded => return Err(Error::not_found()),
     }
-    if record.descriptor.allowed_purposes.contains(&purpose) {
-        Ok(())
-    } else {
-        Err(purpose_denied(purpose))
+    if !record.descriptor.allowed_purposes.contains(&purpose) {
+        return Err(purpose_denied(purpose));
     }
+    reason.judge(record)
 }
 
 fn purpose_denied(purpose: Purpose) -> Error {

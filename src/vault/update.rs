@@ -1,12 +1,13 @@
 //! A descriptor is corrected: a new version beside the old, sealed under the record's own key.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     crypto::kdf,
     domain::{
         clock::Timestamp,
         ids::{RecordId, RequestId, TenantId},
+        judge::Judge,
         record::{Descriptor, Record, State},
     },
     index::{Change, Expect, IndexError, Key, Row, Scope},
@@ -57,6 +58,14 @@ pub struct UpdateSpec {
     pub etag: Option<String>,
     /// Makes the call idempotent.
     pub request: Option<RequestId>,
+    /// Who says whether this record may be corrected by whoever asks.
+    pub judge: Option<Arc<dyn Judge>>,
+}
+
+impl UpdateSpec {
+    fn must_be_permitted(&self, record: &Record) -> Result<(), Error> {
+        self.judge.as_ref().map_or(Ok(()), |judge| judge.judge(record))
+    }
 }
 
 impl Vault {
@@ -85,6 +94,7 @@ impl Vault {
                 return Err(request_reused());
             }
             let record = self.answer_again(&spec.tenant, asked, &answered).await?;
+            spec.must_be_permitted(&record)?;
             self.ship_before_repeating().await?;
             return Ok(record);
         }
@@ -95,6 +105,7 @@ impl Vault {
         let tag = asked.map(|asked| asked.tag(&kdf::fingerprint_key(&dek)));
         let (before, dek_keys) = self.open_with(&located, &dek)?;
         drop(dek);
+        spec.must_be_permitted(&before)?;
         if spec.etag.as_ref().is_some_and(|etag| *etag != before.etag()) {
             return Err(etag_conflict());
         }

@@ -19,6 +19,39 @@ fn the_demo_succeeds_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn policies_are_tested_without_a_server() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let sample = format!("{root}/docs/policy-tests.toml");
+    let said = done(&callvault(&["access", "test", &sample]));
+    assert!(
+        said.contains("ok      agents hear their own calls") && said.contains(" 0 failed; policy set "),
+        "{said}"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let policies = dir.path().to_str().unwrap();
+    let with = |text: &str| {
+        std::fs::write(dir.path().join("own.cedar"), text).unwrap();
+        callvault(&["access", "test", &sample, "--policies", policies])
+    };
+    let output = with(
+        "@id(\"no-agents\") forbid (principal, action, resource) when { principal.roles.contains(\"agent\") };",
+    );
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(
+        said.contains("FAILED  agents hear their own calls: it is denied by no-agents"),
+        "{said}"
+    );
+    refused(&output, 1);
+    let said = refused(
+        &with("@id(\"x\") permit (principal, action == Action::\"Fly\", resource);"),
+        1,
+    );
+    assert!(said.contains("Fly"), "{said}");
+    let said = refused(&callvault(&["access", "test", "/nowhere.toml"]), 1);
+    assert!(said.contains("/nowhere.toml"), "{said}");
+}
+
+#[test]
 fn usage_errors_exit_2() {
     for args in [
         &["put"][..],

@@ -798,6 +798,7 @@ impl Drive {
                 let current = self.model.locate(&id, &Name::Id(record)).map(|(r, _)| r.etag());
                 let (etag, request) = (pick(*etag, current.ok()), request.map(request_id));
                 let spec = UpdateSpec {
+                    judge: None,
                     tenant: id.clone(),
                     record,
                     actor: ACTOR.to_owned(),

@@ -214,6 +214,7 @@ pub(crate) fn update(
     new: Descriptor,
 ) -> UpdateSpec {
     UpdateSpec {
+        judge: None,
         tenant: of.clone(),
         record,
         actor: ACTOR.to_owned(),

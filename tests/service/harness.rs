@@ -6,7 +6,8 @@ use bytes::{Buf, BufMut, Bytes};
 use callvault::{
     access::{
         identity::{Callers, Listed},
-        token::Issuers,
+        policy::PolicySet,
+        token::{ClaimGrant, GrantedTenants, Issuer, IssuerSpec, Issuers, KeySet, TokenAlgorithm},
     },
     blob::{local::LocalStore, store::BlobStore},
     client::{Client, ClientConfig, ClientError, Content, Identity, Retry},
@@ -15,7 +16,7 @@ use callvault::{
     domain::{
         clock::{Clock, Rng, SystemClock},
         ids::IndexId,
-        principal::{Principal, Role, TenantScope},
+        principal::{Principal, Role, Teams, TenantScope},
     },
     grpc::{self, StreamLimits},
     index::{
@@ -27,6 +28,7 @@ use callvault::{
     proto::v1::*,
     server::{Drain, Server, ServerTls, pki::DevPki},
     spool::Directory,
+    testing::issuer::TokenSigner,
     vault::{Opened, UploadSettings, Vault, VaultSettings},
 };
 use tempfile::TempDir;
@@ -45,6 +47,7 @@ pub(crate) struct World {
     pub(crate) store: Arc<LocalStore>,
     pub(crate) vault: Arc<Vault>,
     pub(crate) drain: Drain,
+    pub(crate) callers: Arc<Callers>,
     address: std::net::SocketAddr,
     pki: DevPki,
     _opened: Opened,
@@ -58,6 +61,7 @@ pub(crate) struct Plan {
     pub(crate) memory_budget: u64,
     pub(crate) identities: Listed,
     pub(crate) issuers: Issuers,
+    pub(crate) policies: Option<PolicySet>,
     pub(crate) sled: bool,
 }
 
@@ -72,6 +76,7 @@ impl Default for Plan {
             memory_budget: 256 << 20,
             identities: DevPki::identities().unwrap(),
             issuers: Issuers::new([], Arc::new(SystemClock)),
+            policies: None,
             sled: false,
         }
     }
@@ -129,8 +134,14 @@ impl World {
             ..pki.tls()
         };
         let tls = Arc::new(ServerTls::load(&files).unwrap());
-        let callers = Callers::new(plan.identities, plan.issuers, Arc::new(SystemClock));
-        let server = Server::bind(addresses, plan.server, tls, Arc::new(callers), drain.clone());
+        let policies = plan.policies.unwrap_or_else(default_policies);
+        let callers = Arc::new(Callers::new(
+            plan.identities,
+            plan.issuers,
+            policies,
+            Arc::new(SystemClock),
+        ));
+        let server = Server::bind(addresses, plan.server, tls, Arc::clone(&callers), drain.clone());
         let server = server.await.unwrap();
         let address = server.api_address().unwrap();
         tokio::spawn(server.run(grpc::routes(&opened.vault, plan.limits)));
@@ -138,6 +149,7 @@ impl World {
             vault: Arc::clone(&opened.vault),
             store,
             drain,
+            callers,
             address,
             pki,
             _opened: opened,
@@ -145,6 +157,43 @@ impl World {
         };
         world.make_tenants().await;
         world
+    }
+
+    /// A world whose callers come with tokens, whatever their role, their tenants and their country.
+    pub(crate) async fn of_bearers() -> (Self, Bearers) {
+        let bearers = Bearers {
+            signer: TokenSigner::ed25519(),
+        };
+        let issuers = COUNTRIES.map(|(name, country)| {
+            let issuer = Arc::new(Issuer::new(bearers_of(name, country)));
+            let keys = KeySet::parse(bearers.signer.set("k").as_bytes()).unwrap();
+            issuer.learn(keys, SystemClock.now());
+            issuer
+        });
+        let plan = Plan {
+            issuers: Issuers::new(issuers, Arc::new(SystemClock)),
+            ..Plan::default()
+        };
+        (Self::start_with(plan).await, bearers)
+    }
+
+    /// A connection of nobody.
+    pub(crate) async fn bare_client(&self) -> Client {
+        let nobody = self.dir.path().join("no-token");
+        std::fs::write(&nobody, "none").unwrap();
+        self.bearing(&nobody).await
+    }
+
+    /// A connection of whoever a token in a file says.
+    pub(crate) async fn bearing(&self, file: &std::path::Path) -> Client {
+        let config = ClientConfig {
+            identity: Identity {
+                token_file: Some(file.to_owned()),
+                ..Identity::default()
+            },
+            ..self.config(Role::Reader)
+        };
+        Client::connect(&config).await.unwrap().with_retry(Retry::NEVER)
     }
 
     async fn make_tenants(&self) {
@@ -250,6 +299,72 @@ impl World {
     }
 }
 
+/// The agent that every bearer is, and the team that it sees.
+pub(crate) const BEARER_AGENT: &str = "a-7";
+pub(crate) const BEARER_TEAM: &str = "north";
+
+/// Where bearers call from, by the issuer of their token.
+const COUNTRIES: [(&str, Option<&str>); 3] =
+    [("home", Some("MX")), ("abroad", Some("US")), ("unknown", None)];
+
+/// Makes tokens for whomever.
+pub(crate) struct Bearers {
+    signer: TokenSigner,
+}
+
+impl Bearers {
+    /// Of a role, for one tenant or for all.
+    pub(crate) fn token(&self, role: Role, country: &str, all: bool) -> String {
+        let role = if all {
+            format!("{role}-everywhere")
+        } else {
+            role.to_string()
+        };
+        let ends = SystemClock.now().micros() / 1_000_000 + 3_000;
+        let claims = serde_json::json!({"iss": format!("https://{country}"), "aud": "callvault", "sub": role, "roles": [role],
+            "tenants": [TENANT], "agent": BEARER_AGENT, "teams": [BEARER_TEAM], "exp": ends});
+        self.signer.token("k", &claims)
+    }
+}
+
+fn bearers_of(name: &str, country: Option<&str>) -> IssuerSpec {
+    let grants = Role::ALL.iter().flat_map(|role| {
+        let grant = |value: String, tenants| ClaimGrant {
+            claim: "roles".to_owned(),
+            value,
+            roles: [*role].into(),
+            tenants,
+        };
+        [
+            grant(role.to_string(), GrantedTenants::Claim("tenants".to_owned())),
+            grant(
+                format!("{role}-everywhere"),
+                GrantedTenants::Scope(TenantScope::All),
+            ),
+        ]
+    });
+    IssuerSpec {
+        issuer: format!("https://{name}"),
+        audience: "callvault".to_owned(),
+        algorithms: vec![TokenAlgorithm::EdDsa],
+        skew: Duration::ZERO,
+        life: Duration::from_secs(3_600),
+        must_be_bound: false,
+        alias_claim: "sub".to_owned(),
+        alias_prefix: String::new(),
+        agent_claim: Some("agent".to_owned()),
+        teams_claim: Some("teams".to_owned()),
+        country: country.map(|country| country.parse().unwrap()),
+        grants: grants.collect(),
+        stale: Duration::from_secs(3_600),
+    }
+}
+
+/// The roles, and nothing else.
+pub(crate) fn default_policies() -> PolicySet {
+    PolicySet::default_set("MX".parse().unwrap()).unwrap()
+}
+
 /// The dev identities, but `role` only for the tenants given.
 pub(crate) fn scoped(role: Role, tenants: &[&str]) -> Listed {
     let listed = Role::ALL.iter().map(|r| {
@@ -259,7 +374,11 @@ pub(crate) fn scoped(role: Role, tenants: &[&str]) -> Listed {
             TenantScope::All
         };
         let name = format!("spiffe://callvault/dev/{r}");
-        (name, Principal::new(r.name(), [*r], scope).unwrap())
+        let principal = Principal::new(r.name(), [*r], scope).unwrap();
+        let principal = principal
+            .from_country("MX".parse().ok())
+            .at_work_as(None, Teams::All);
+        (name, principal)
     });
     Listed::new(listed).unwrap()
 }

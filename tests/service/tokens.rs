@@ -38,7 +38,9 @@ async fn world() -> (World, TokenSigner) {
         must_be_bound: false,
         alias_claim: "sub".to_owned(),
         alias_prefix: "idp-".to_owned(),
-        country: None,
+        agent_claim: Some("ext.agent".to_owned()),
+        teams_claim: Some("teams".to_owned()),
+        country: "MX".parse().ok(),
         grants: vec![grant("readers", Role::Reader), grant("uploaders", Role::Uploader)],
         stale: Duration::from_secs(3_600),
     });

@@ -39,8 +39,8 @@ use crate::domain::{
     clock::{Clock, Timestamp},
     error::{Error, Kind},
     limits,
-    principal::{AuthStrength, Grant, InvalidPrincipal, Principal, Role, TenantScope},
-    text::Country,
+    principal::{AuthStrength, Grant, InvalidPrincipal, Principal, Role, Teams, TenantScope},
+    text::{Country, Text},
 };
 
 /// How long an issuer that was asked for its keys is not asked again for a key that it does not have.
@@ -65,6 +65,10 @@ pub struct IssuerSpec {
     pub alias_claim: String,
     /// Goes before it.
     pub alias_prefix: String,
+    /// The claim with the platform's id of the agent that its bearer is.
+    pub agent_claim: Option<String>,
+    /// The claim with the teams whose calls its bearer sees.
+    pub teams_claim: Option<String>,
     /// Where its bearers call from.
     pub country: Option<Country>,
     /// Which claims are worth which roles.
@@ -418,11 +422,25 @@ impl Issuer {
         })?;
         let principal = principal
             .from_country(self.spec.country.clone())
+            .at_work_as(self.agent(claims), self.teams(claims))
             .recognised_by(strength);
         Ok(Bearer {
             principal: Arc::new(principal),
             until: moment(claims.exp + self.spec.skew.as_secs_f64()),
         })
+    }
+
+    /// Whoever is two agents is none: it would see the calls of both.
+    fn agent(&self, claims: &Claims) -> Option<Text> {
+        match claims.texts(self.spec.agent_claim.as_deref()?)[..] {
+            [agent] => agent.parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn teams(&self, claims: &Claims) -> Teams {
+        let named = self.spec.teams_claim.iter().flat_map(|claim| claims.texts(claim));
+        Teams::Some(named.filter_map(|team| team.parse().ok()).collect())
     }
 
     fn strength(&self, claims: &Claims, peer: &PeerCertificate) -> Result<AuthStrength, Error> {

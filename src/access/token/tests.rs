@@ -51,6 +51,8 @@ fn spec() -> IssuerSpec {
         must_be_bound: false,
         alias_claim: "sub".to_owned(),
         alias_prefix: String::new(),
+        agent_claim: Some("ext.agent".to_owned()),
+        teams_claim: Some("teams".to_owned()),
         country: Some("MX".parse().unwrap()),
         grants: vec![
             grant(

@@ -45,6 +45,7 @@ impl Command {
         let path = file.or(config).unwrap_or_default();
         let config = Config::load(&path)?;
         ServerTls::load(config.tls()?).map_err(|error| CliError::failed(error.to_string()))?;
+        app::policies(&config)?;
         if store {
             let abilities = runtime()?.block_on(app::check_store(&config))?;
             terminal::say(abilities)?;

@@ -1,5 +1,6 @@
 //! Commands that open the data themselves, and refuse while somebody else has it open.
 
+mod access;
 mod completions;
 mod config_check;
 mod demo;
@@ -35,6 +36,9 @@ pub(super) enum Command {
     RebuildIndex(rebuild_index::RebuildIndex),
     /// Look at store, root and recovery store; say what may be lost. A server may be running
     Doctor(doctor::Doctor),
+    /// What callers may do
+    #[command(subcommand)]
+    Access(access::Command),
     /// Configuration files
     #[command(subcommand)]
     Config(config_check::Command),
@@ -49,6 +53,7 @@ pub(super) fn run(command: Command) -> Result<(), CliError> {
         Command::Verify(command) => command.run(),
         Command::RebuildIndex(command) => command.run(),
         Command::Doctor(command) => command.run(),
+        Command::Access(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Completions(command) => command.run(),
     }

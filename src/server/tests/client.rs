@@ -153,7 +153,8 @@ impl Client {
         let mut framed = vec![0];
         framed.extend_from_slice(&u32::try_from(message.len())?.to_be_bytes());
         framed.extend_from_slice(message);
-        body.send_data(framed.into(), true)?;
+        // Who is refused may be so before it has said all.
+        let _ = body.send_data(framed.into(), true);
         let (head, body) = timeout(PATIENCE, response).await??.into_parts();
         if head.status != http::StatusCode::OK {
             return Err(head.status.to_string().into());

@@ -98,7 +98,7 @@ impl Authority {
             client_certificates: ClientCertificates::Required,
             ..DevPki::open(data.path(), &SystemClock).unwrap().tls()
         };
-        let callers = Callers::with_certificates(self.listed());
+        let callers = callers(self.listed());
         let running = Running::start_among(Limits::default(), data, &files, callers).await;
         running.tls.follow(files, OFTEN).unwrap();
         running

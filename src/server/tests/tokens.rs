@@ -22,6 +22,8 @@ fn spec() -> IssuerSpec {
         must_be_bound: false,
         alias_claim: "sub".to_owned(),
         alias_prefix: "idp-".to_owned(),
+        agent_claim: Some("ext.agent".to_owned()),
+        teams_claim: Some("teams".to_owned()),
         country: None,
         grants: vec![ClaimGrant {
             claim: "scope".to_owned(),
@@ -54,7 +56,7 @@ async fn serve(clients: ClientCertificates) -> (Running, TokenSigner) {
         SystemClock.now(),
     );
     let issuers = Issuers::new([issuer], Arc::new(SystemClock));
-    let callers = Callers::new(DevPki::identities().unwrap(), issuers, Arc::new(SystemClock));
+    let callers = callers_of(DevPki::identities().unwrap(), issuers);
     let running = Running::start_among(Limits::default(), data, &files, callers).await;
     (running, signer)
 }

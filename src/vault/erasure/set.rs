@@ -108,7 +108,7 @@ impl Vault {
                     Order::OldestFirst,
                     PAGE,
                     token.as_deref(),
-                    Purpose::RightsFulfilment,
+                    &Purpose::RightsFulfilment.into(),
                 )
                 .await?;
             set.extend(page.records.iter().map(|record| record.id));

@@ -12,8 +12,8 @@ use crate::{
     },
     domain::{
         ids::{RecordId, TenantId},
+        judge::Reason,
         limits,
-        purpose::Purpose,
         record::{Kind as RecordKind, Record},
     },
 };
@@ -48,9 +48,9 @@ impl Vault {
         &self,
         tenant: &TenantId,
         record: RecordId,
-        purpose: Purpose,
+        reason: impl Into<Reason>,
     ) -> Result<(Record, Bytes), Error> {
-        let readable = self.readable(tenant, record, purpose).await?;
+        let readable = self.readable(tenant, record, &reason.into()).await?;
         let _room = self.budget.reserve_for(tenant, readable.sealed_length()).await?;
         self.open_body(readable).await
     }
@@ -65,11 +65,12 @@ impl Vault {
         &self,
         tenant: &TenantId,
         records: &[RecordId],
-        purpose: Purpose,
+        reason: impl Into<Reason>,
     ) -> Result<Vec<Result<(Record, Bytes), Error>>, Error> {
+        let reason = reason.into();
         let mut left = limits::BATCH_ANSWER_BYTES;
         let admitted: Vec<Result<Readable, Error>> = stream::iter(records.iter().copied())
-            .map(|record| self.readable(tenant, record, purpose))
+            .map(|record| self.readable(tenant, record, &reason))
             .buffered(SIDE_BY_SIDE)
             .map(|readable| {
                 let readable = readable?;
@@ -91,14 +92,14 @@ impl Vault {
         &self,
         tenant: &TenantId,
         record: RecordId,
-        purpose: Purpose,
+        reason: &Reason,
     ) -> Result<Readable, Error> {
         let _turn = self.turn(tenant).await?;
         let pass = self.enter(tenant, record);
         let located = self.locate(tenant, &Name::Id(record)).await?;
         let located = located.ok_or_else(Error::not_found)?;
         let (record, keys) = self.open_record(&located).await?;
-        may_read(&record, purpose)?;
+        may_read(&record, reason)?;
         let not_a_message = |message| Err(Error::new(Kind::WrongState, "NOT_A_MESSAGE", message));
         match record.kind {
             RecordKind::Recording => not_a_message("the record is a recording; read it with ReadRecording"),

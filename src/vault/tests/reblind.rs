@@ -385,6 +385,7 @@ async fn calls_go_on_while_the_index_key_is_replaced() {
                 },
             };
             let spec = UpdateSpec {
+                judge: None,
                 tenant: tenant(),
                 record: id,
                 actor: "clerk".into(),
@@ -622,6 +623,7 @@ async fn what_raced_a_new_index_key_looks_again_and_is_found() {
                             },
                         };
                         let spec = UpdateSpec {
+                            judge: None,
                             tenant: tenant(),
                             record: first,
                             actor: "clerk".into(),

@@ -67,6 +67,7 @@ async fn correct(vault: &Vault, record: RecordId, request: &str, queue: &str) ->
     let mut descriptor = nameless().descriptor;
     descriptor.labels = [("queue".parse().unwrap(), queue.to_owned())].into();
     let update = UpdateSpec {
+        judge: None,
         tenant: tenant(),
         record,
         actor: "uploader".into(),

@@ -1,0 +1,124 @@
+//! A deployment's own policies, and what agents and supervisors see.
+
+use callvault::{
+    access::policy::PolicySet,
+    client::Client,
+    domain::principal::Role,
+    proto::v1::{get_record_request::Name, *},
+};
+use tonic::Code;
+
+use crate::harness::*;
+
+/// The default set, and these.
+fn own(text: &str) -> PolicySet {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("own.cedar"), text).unwrap();
+    PolicySet::load(dir.path(), "MX".parse().unwrap()).unwrap()
+}
+
+async fn read(client: &Client, record: &Record) -> Result<Vec<u8>, (Option<Code>, String)> {
+    let refused =
+        |error: callvault::client::ClientError| (error.code(), error.reason().unwrap_or_default().to_owned());
+    let mut download = client
+        .read_recording(TENANT, &record.record_id, 0, 0)
+        .await
+        .map_err(refused)?;
+    let mut got = Vec::new();
+    while let Some(bytes) = download.next().await.map_err(refused)? {
+        got.extend_from_slice(&bytes);
+    }
+    Ok(got)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployments_policies_are_asked_at_every_call_and_counted_from_the_next_one_on() {
+    let world = World::start().await;
+    let record = world.put(descriptor(), "content").await;
+    let reader = world.client(Role::Reader).await;
+    assert_eq!(read(&reader, &record).await.unwrap(), b"content");
+    let no_reading = r#"@id("no-reading") forbid (principal, action in Action::"OpenContent", resource is Record)
+        when { resource.kind == "RECORDING" } unless { principal.strength != "certificate" };"#;
+    world.callers.judge_by(own(no_reading));
+    let refused = (Some(Code::PermissionDenied), "POLICY_DENIED".to_owned());
+    assert_eq!(read(&reader, &record).await.unwrap_err(), refused);
+    // Not what it says nothing of.
+    let id = Name::RecordId(record.record_id.clone());
+    reader.get_record(TENANT, id).await.unwrap();
+    // Nobody is let in by a policy who is kept out by the code.
+    world
+        .callers
+        .judge_by(own(r#"@id("all") permit (principal, action, resource);"#));
+    assert_eq!(read(&reader, &record).await.unwrap(), b"content");
+    let key_admin = world.client(Role::KeyAdmin).await;
+    let denied = (Some(Code::PermissionDenied), "ROLE_DENIED".to_owned());
+    assert_eq!(read(&key_admin, &record).await.unwrap_err(), denied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_that_forbids_is_named_with_its_set() {
+    let policies = own(
+        r#"@id("not-acme") forbid (principal, action == Action::"GetTenant", resource == Tenant::"dev");"#,
+    );
+    let hash = policies.hash().to_string();
+    let plan = Plan {
+        policies: Some(policies),
+        ..Plan::default()
+    };
+    let world = World::start_with(plan).await;
+    let admin = world.client(Role::TenantAdmin).await;
+    let error = admin.get_tenant(TENANT).await.unwrap_err();
+    let refusal = error.refusal().unwrap();
+    assert_eq!(
+        (refusal.code, &*refusal.reason),
+        (Code::PermissionDenied, "POLICY_DENIED")
+    );
+    assert_eq!(refusal.details["policy"], "not-acme");
+    assert_eq!(refusal.details["policy_set"], hash);
+    admin.get_tenant(OTHER).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_has_what_each_may_see() {
+    let (world, bearers) = World::of_bearers().await;
+    let about = |agent: &str, team: &str| Descriptor {
+        parties: vec![Party {
+            role: PartyRole::Agent.into(),
+            agent_id: agent.to_owned(),
+            team: team.to_owned(),
+            ..Default::default()
+        }],
+        ..descriptor()
+    };
+    for number in 0..12 {
+        let agent = if number % 3 == 0 { BEARER_AGENT } else { "a-1" };
+        let team = if number % 2 == 0 { BEARER_TEAM } else { "south" };
+        world.put(about(agent, team), "content").await;
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (role, sees) in [(Role::Reader, 12), (Role::Agent, 4), (Role::Supervisor, 6)] {
+        std::fs::write(file.path(), bearers.token(role, "home", false)).unwrap();
+        let client = world.bearing(file.path()).await;
+        let (mut found, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = client
+                .list_records(ListRecordsRequest {
+                    tenant_id: TENANT.to_owned(),
+                    page_size: 5,
+                    page_token: token,
+                    ..Default::default()
+                })
+                .await
+                .unwrap();
+            found.extend(page.records);
+            token = page.next_page_token;
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(found.len(), sees, "{role}");
+        for record in &found {
+            assert_eq!(read(&client, record).await.unwrap(), b"content", "{role}");
+        }
+    }
+}
