@@ -4,7 +4,7 @@
 //! cargo bench --bench policy
 //! ```
 
-use std::{collections::BTreeSet, hint::black_box};
+use std::{collections::BTreeSet, hint::black_box, sync::Arc};
 
 use callvault::{
     access::policy::{Ask, PolicySet, Resource},
@@ -51,7 +51,13 @@ fn decisions(c: &mut Criterion) {
             purpose: Some(Purpose::ServiceProvision),
         };
         assert!(set.decide(&ask).allowed, "{name}");
-        c.bench_function(name, |b| b.iter(|| black_box(set.decide(black_box(&ask)))));
+        c.bench_function(&format!("{name}, for the first time"), |b| {
+            b.iter(|| black_box(set.decide(black_box(&ask))));
+        });
+        let principal = Arc::new(principal.clone());
+        c.bench_function(name, |b| {
+            b.iter(|| black_box(set.decide_for(&principal, action, black_box(resource), ask.purpose)));
+        });
     };
     let on_tenant = Resource::Tenant(&tenant);
     ask(

@@ -610,7 +610,20 @@ impl Config {
                     "is listed twice, list it once",
                 ));
             }
-            specs.push(issuer.spec(&key, &self.region.country)?);
+            let spec = issuer.spec(&key, &self.region.country)?;
+            let taken =
+                |name: &str| name.starts_with(&spec.alias_prefix) || spec.alias_prefix.starts_with(name);
+            let principal = self
+                .principals
+                .iter()
+                .any(|listing| listing.alias.starts_with(&spec.alias_prefix));
+            if principal || specs.iter().any(|other| taken(&other.alias_prefix)) {
+                return Err(ConfigError::value(
+                    format!("{key}.alias_prefix"),
+                    "begins the alias of a principal, or overlaps another issuer's prefix: nobody may have another's name",
+                ));
+            }
+            specs.push(spec);
         }
         Ok(specs)
     }

@@ -97,6 +97,7 @@ const ISSUER: &str = r#"
 [[issuers]]
 issuer = "https://login"
 audience = "callvault"
+alias_prefix = "idp-"
 jwks_file = "/k"
 [[issuers.grants]]
 claim = "groups"

@@ -28,6 +28,8 @@ pub const CALLS_REFUSED: &str = "callvault_calls_refused_total";
 pub const PANICS: &str = "callvault_panics_total";
 /// Times that certificates were read again; label `outcome`: `ok`, `failed`.
 pub const CERTIFICATES_READ: &str = "callvault_certificates_read_total";
+/// Times that principals, issuers and policies were read again; label `outcome`: `ok`, `failed`.
+pub const CONFIGURATION_READ: &str = "callvault_configuration_read_total";
 /// Times that the keys of token issuers were looked for; label `outcome`: `ok`, `failed`.
 pub const ISSUER_KEYS_READ: &str = "callvault_issuer_keys_read_total";
 /// TLS handshakes that failed; label `reason`: `timeout`, `crowded`, `certificate`, `protocol`, `io`.
@@ -76,6 +78,10 @@ fn describe() {
     );
     metrics::describe_counter!(CALLS_REFUSED, "calls that were refused for load, by reason");
     metrics::describe_counter!(PANICS, "calls that panicked");
+    metrics::describe_counter!(
+        CONFIGURATION_READ,
+        "times that principals, issuers and policies were read again, by outcome"
+    );
     metrics::describe_counter!(
         ISSUER_KEYS_READ,
         "times that the keys of token issuers were looked for, by outcome"

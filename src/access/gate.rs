@@ -10,9 +10,9 @@ use crate::domain::{
     error::{Error, Kind},
     ids::TenantId,
     judge::{Judge, Reason},
-    principal::Action,
+    principal::{Action, Role},
     purpose::Purpose,
-    record::Record,
+    record::{Descriptor, Record, State},
 };
 
 /// Refuses unless a policy permits the caller to do `action`, for `tenant` where the call has one.
@@ -26,15 +26,17 @@ pub fn gate1(
     purpose: Option<Purpose>,
 ) -> Result<(), Error> {
     let Some(tenant) = tenant else {
-        // Where a deployment permits more for some tenants, only the tenant tells.
-        if session.policies().permits_more() {
+        // A deployment's own policies may speak of tenants and purposes, which only the next question has.
+        if session.policies().has_more() {
             return Ok(());
         }
         return permitted(&session.decide(action, Resource::Region, purpose));
     };
     if !session.knows(tenant) {
         // Whoever may do this for nobody learns nothing of tenants.
-        permitted(&session.decide(action, Resource::Region, purpose))?;
+        if !session.policies().has_more() {
+            permitted(&session.decide(action, Resource::Region, purpose))?;
+        }
         return Err(Error::not_found());
     }
     permitted(&session.decide(action, Resource::Tenant(tenant), purpose))
@@ -65,11 +67,27 @@ fn denied(policy: &str, set: &str) -> Error {
     .with("policy_set", set)
 }
 
-/// Why a caller asks for records, and who judges each.
-pub fn reason(session: &Session, action: Action, purpose: Purpose) -> Reason {
-    let judge = judge(session, action, Some(purpose));
-    Reason::new(purpose, judge)
+/// Refuses unless a policy permits the caller to do what is no tenant's.
+///
+/// # Errors
+/// As [`gate1`].
+pub fn of_region(session: &Session, action: Action) -> Result<(), Error> {
+    permitted(&session.decide(action, Resource::Region, None))
 }
+
+/// Why a caller asks for a tenant's records, and who judges each.
+pub fn reason(session: &Session, action: Action, tenant: &TenantId, purpose: Purpose) -> Reason {
+    let reason = Reason::new(purpose, judge(session, action, Some(purpose)));
+    let roles = session.roles_for(tenant);
+    if OFFICERS.iter().any(|role| roles.contains(role)) {
+        reason.of_an_officer()
+    } else {
+        reason
+    }
+}
+
+/// Those who answer the people concerned.
+const OFFICERS: [Role; 2] = [Role::Compliance, Role::Dpo];
 
 /// Who judges each record that a caller has to do with.
 pub fn judge(session: &Session, action: Action, purpose: Option<Purpose>) -> Arc<dyn Judge> {
@@ -96,21 +114,49 @@ impl Judge for Gate2 {
         if decision.allowed {
             return Ok(());
         }
-        Err(match decision.by.first().map(String::as_str) {
-            None => Error::new(
+        let told = |error: Error| error.with("policy_set", &decision.set);
+        let Some(policy) = decision.by.first() else {
+            return Err(told(Error::new(
                 Kind::Forbidden,
                 "RECORD_DENIED",
                 "no policy permits the caller to have to do with this record: it is another agent's, or another team's",
-            ),
-            Some("home-country") => Error::new(
+            )));
+        };
+        if decision.by.iter().any(|policy| policy == HOME_COUNTRY) {
+            let error = Error::new(
                 Kind::Forbidden,
                 "COUNTRY_DENIED",
                 "the record lies in another country than the caller, and no transfer rule allows that",
-            ),
-            Some(policy) => denied(policy, &decision.set),
-        })
+            );
+            return Err(told(error.with("policy", HOME_COUNTRY)));
+        }
+        Err(denied(policy, &decision.set))
+    }
+
+    /// A correction must not open to whoever makes it what was kept from him: that is for those who read nothing.
+    fn judge_change(&self, before: &Record, after: &Descriptor) -> Result<(), Error> {
+        let roles = self.session.roles_for(&before.tenant);
+        if OFFICERS.iter().any(|role| roles.contains(role)) {
+            return Ok(());
+        }
+        let kept = matches!(before.state, State::Restricted | State::Blocked);
+        let lifts = kept && after.resting_state() == State::Active;
+        let widens = !after
+            .allowed_purposes
+            .is_subset(&before.descriptor.allowed_purposes);
+        if lifts || widens {
+            return Err(Error::new(
+                Kind::Forbidden,
+                "CORRECTION_DENIED",
+                "a correction that lifts a restriction or adds purposes is for compliance or the dpo",
+            ));
+        }
+        Ok(())
     }
 }
+
+/// The default set's policy on other countries.
+const HOME_COUNTRY: &str = "home-country";
 
 #[cfg(test)]
 mod tests {

@@ -64,10 +64,13 @@ fn names(leaf: &[u8]) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(leaf) else {
         return Vec::new();
     };
-    match certificate.subject_alternative_name() {
+    let names: Vec<String> = match certificate.subject_alternative_name() {
         Ok(Some(extension)) => extension.value.general_names.iter().filter_map(name).collect(),
         Ok(None) | Err(_) => Vec::new(),
-    }
+    };
+    // An X.509 SVID has one SPIFFE id (SPIFFE X509-SVID section 2).
+    let spiffe = names.iter().filter(|name| name.starts_with("spiffe://")).count();
+    if spiffe > 1 { Vec::new() } else { names }
 }
 
 /// DNS names may be people's; they are counted, not shown.
@@ -79,8 +82,9 @@ impl fmt::Debug for PeerCertificate {
 
 fn name(general: &GeneralName<'_>) -> Option<String> {
     match general {
-        GeneralName::URI(uri) => Some((*uri).to_owned()),
-        GeneralName::DNSName(dns) => Some((*dns).to_owned()),
+        // Neither is ever taken for the other: who may vouch for DNS names may not for URIs.
+        GeneralName::URI(uri) => Some((*uri).to_owned()).filter(|uri| uri.contains("://")),
+        GeneralName::DNSName(dns) => Some((*dns).to_owned()).filter(|dns| !dns.contains([':', '/'])),
         _ => None,
     }
 }
@@ -159,11 +163,20 @@ impl Callers {
         self.policies.load_full()
     }
 
-    /// Takes these instead, from the next call on.
-    pub fn replace(&self, listed: Listed, issuers: Issuers) {
+    /// Takes these principals instead, from the next call on.
+    pub fn replace_principals(&self, listed: Listed) {
         self.listed.store(Arc::new(listed));
-        self.issuers.store(Arc::new(issuers));
         self.changed.send_replace(());
+    }
+
+    /// Takes the tokens of these issuers instead, from the next call on.
+    pub fn replace_issuers(&self, issuers: Issuers) {
+        self.issuers.store(Arc::new(issuers));
+    }
+
+    /// Whether tokens are taken at all.
+    pub fn take_tokens(&self) -> bool {
+        self.issuers.load().all().next().is_some()
     }
 
     /// The issuers of now.
@@ -287,6 +300,16 @@ mod tests {
     }
 
     #[test]
+    fn a_uri_is_never_taken_for_a_dns_name_and_two_spiffe_ids_are_none() {
+        assert_eq!(alias(&[uri("read.example")]), None);
+        assert_eq!(alias(&[uri("spiffe://x/up"), uri("spiffe://x/other")]), None);
+        assert_eq!(
+            alias(&[uri("spiffe://x/up"), uri("https://x/other")]).as_deref(),
+            Some("up")
+        );
+    }
+
+    #[test]
     fn a_certificate_of_two_principals_is_nobodys() {
         let dns = SanType::DnsName("read.example".try_into().unwrap());
         assert_eq!(alias(&[uri("spiffe://x/up"), dns]), None);
@@ -299,7 +322,7 @@ mod tests {
         let changes = callers.changes();
         assert!(callers.identify(&peer, None).is_ok());
         assert!(!changes.has_changed().unwrap());
-        callers.replace(Listed::default(), Issuers::new([], Arc::new(SystemClock)));
+        callers.replace_principals(Listed::default());
         let refused = callers.identify(&peer, None).unwrap_err();
         assert_eq!(refused.reason, "UNKNOWN_CERTIFICATE");
         assert!(changes.has_changed().unwrap());

@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use super::policy::{Ask, Decision, PolicySet, Resource};
+use super::policy::{Decision, PolicySet, Resource};
 use crate::domain::{
     principal::{Action, Principal, TenantScope},
     purpose::Purpose,
@@ -33,12 +33,8 @@ impl Session {
 
     /// Whether it may do something.
     pub fn decide(&self, action: Action, resource: Resource<'_>, purpose: Option<Purpose>) -> Decision {
-        self.policies.decide(&Ask {
-            principal: &self.principal,
-            action,
-            resource,
-            purpose,
-        })
+        self.policies
+            .decide_for(&self.principal, action, resource, purpose)
     }
 
     /// The tenants for which its roles allow it to do something.

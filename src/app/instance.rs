@@ -19,8 +19,8 @@ use crate::{
         identity::Callers,
         policy::{self, PolicySet},
     },
-    config::{Config, Stamps},
-    domain::{clock::SystemClock, limits},
+    config::{Config, ConfigError, Stamps},
+    domain::{clock::SystemClock, limits, text::Country},
     grpc::{self, StreamLimits},
     server::{Addresses, Drain, ServeError, Server, ServerTls, pki::DevPki},
     telemetry,
@@ -123,7 +123,8 @@ impl Instance {
     pub fn follow_principals(&self, file: &Path) -> Result<(), AppError> {
         let mut hangup = signal(SignalKind::hangup())?;
         let (access, file) = (Arc::downgrade(&self.started.access), file.to_owned());
-        let mut seen = access.upgrade().map(|access| access.stamps(&file));
+        // Once in any case: a start takes its time, and the file may be another one by now.
+        let (mut seen, mut before) = (None, None);
         tokio::spawn(async move {
             let mut ticks = interval(CERTIFICATE_CHECK);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -137,15 +138,24 @@ impl Instance {
                 };
                 // Looked at before it is read: what changes in between is read once more.
                 let now = Some(access.stamps(&file));
-                if asked || now != seen {
-                    seen = now;
-                    match access.read_again(&file).await {
-                        Ok(()) => tracing::info!("principals, issuers and policies were read again"),
-                        Err(error) => {
-                            tracing::error!(%error, "principals, issuers and policies stay as they were")
-                        }
-                    }
+                // Whoever is writing a file has not finished it; what was refused is tried again.
+                let settled = now == before;
+                before.clone_from(&now);
+                if !asked && (!settled || now == seen) {
+                    continue;
                 }
+                let outcome = match access.read_again(&file).await {
+                    Ok(()) => {
+                        seen = now;
+                        tracing::info!("principals, issuers and policies were read again");
+                        "ok"
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "of principals, issuers and policies, what is refused stays as it was");
+                        "failed"
+                    }
+                };
+                metrics::counter!(telemetry::CONFIGURATION_READ, "outcome" => outcome).increment(1);
             }
         });
         Ok(())
@@ -239,7 +249,8 @@ impl Started {
 struct Access {
     tls: Arc<ServerTls>,
     callers: Arc<Callers>,
-    following: Mutex<Following>,
+    home: Country,
+    following: tokio::sync::Mutex<Following>,
     policies: Mutex<Option<PathBuf>>,
     pki: Option<DevPki>,
 }
@@ -254,7 +265,7 @@ impl Access {
         };
         let tls = Arc::new(ServerTls::load(&files)?);
         tls.follow(files, CERTIFICATE_CHECK)?;
-        let (issuers, following) = issuers::follow(config).await?;
+        let (issuers, following) = issuers::follow(config, None).await?;
         Ok(Self {
             tls,
             callers: Arc::new(Callers::new(
@@ -263,7 +274,8 @@ impl Access {
                 policies(config)?,
                 Arc::new(SystemClock),
             )),
-            following: Mutex::new(following),
+            home: config.country()?,
+            following: tokio::sync::Mutex::new(following),
             policies: Mutex::new(config.policy.dir.clone()),
             pki,
         })
@@ -287,16 +299,28 @@ impl Access {
         )
     }
 
-    /// Takes principals, issuers and policies; nothing if anything of it is refused.
+    /// Takes principals, policies and issuers, each by itself: whoever was taken out of the list is out, whatever is wrong with the rest.
+    ///
+    /// # Errors
+    /// The first of them that was refused; it stays as it was.
     async fn read_again(&self, file: &Path) -> Result<(), AppError> {
         let config = Config::load(file)?;
-        let (listed, policies) = (config.identities()?, policies(&config)?);
-        let (issuers, following) = issuers::follow(&config).await?;
-        self.callers.judge_by(policies);
-        self.callers.replace(listed, issuers);
-        *self.policies.lock().unwrap_or_else(PoisonError::into_inner) = config.policy.dir.clone();
-        *self.following.lock().unwrap_or_else(PoisonError::into_inner) = following;
-        Ok(())
+        if config.country()? != self.home {
+            let message = "cannot change while the server runs; restart it".to_owned();
+            let key = "region.country".to_owned();
+            return Err(AppError::Config(ConfigError::Value { key, message }));
+        }
+        self.callers.replace_principals(config.identities()?);
+        let judged = policies(&config).map(|policies| {
+            self.callers.judge_by(policies);
+            *self.policies.lock().unwrap_or_else(PoisonError::into_inner) = config.policy.dir.clone();
+        });
+        let mut following = self.following.lock().await;
+        let known = self.callers.issuers();
+        let (issuers, now_following) = issuers::follow(&config, Some((&known, &following))).await?;
+        self.callers.replace_issuers(issuers);
+        *following = now_following;
+        judged
     }
 }
 
@@ -316,6 +340,7 @@ pub fn policies(config: &Config) -> Result<PolicySet, AppError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::identity::PeerCertificate;
 
     #[tokio::test]
     async fn policies_are_taken_again_when_a_file_changes_and_kept_when_it_is_broken() {
@@ -335,6 +360,11 @@ mod tests {
             "#
         );
         std::fs::write(&file, text).unwrap();
+        std::fs::write(
+            &own,
+            "@id(\"none\") forbid (principal, action, resource) when { false };",
+        )
+        .unwrap();
         let mut config = Config::dev(&dir.path().join("data"), ([127, 0, 0, 1], 0).into()).unwrap();
         config.policy.dir = Some(policies);
         let access = Access::of(&config, Mode::Dev).await.unwrap();
@@ -345,9 +375,29 @@ mod tests {
         let second = access.callers.policies();
         assert_ne!(first.hash(), second.hash());
         std::fs::write(&own, "@id(\"mine\") forbid (principal, action, resourc").unwrap();
+        // Whoever is taken out of the list is out, whatever is wrong with the policies.
+        let peer = {
+            let mut params = rcgen::CertificateParams::default();
+            params.subject_alt_names = vec![rcgen::SanType::URI("spiffe://x/y".try_into().unwrap())];
+            let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+            PeerCertificate::from_chain(&[certificate.der().clone()])
+        };
+        assert!(access.callers.by_certificate(&peer).is_some());
+        let without = std::fs::read_to_string(&file)
+            .unwrap()
+            .replace("spiffe://x/y", "spiffe://x/z");
+        std::fs::write(&file, without).unwrap();
         let refused = access.read_again(&file).await.unwrap_err();
         assert!(refused.to_string().contains("own.cedar"), "{refused}");
         assert_eq!(access.callers.policies().hash(), second.hash());
+        assert!(access.callers.by_certificate(&peer).is_none());
+        // Nor may the region move while records lie in it.
+        let moved = std::fs::read_to_string(&file)
+            .unwrap()
+            .replace("\"MX\"", "\"US\"");
+        std::fs::write(&file, moved).unwrap();
+        let refused = access.read_again(&file).await.unwrap_err();
+        assert!(refused.to_string().contains("region.country"), "{refused}");
         // A start refuses it.
         assert!(matches!(super::policies(&config), Err(AppError::Policy(_))));
     }

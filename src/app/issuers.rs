@@ -32,10 +32,13 @@ use super::AppError;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// Between two looks, whoever asks; after a failure twice as long each time.
+const LEAST_PAUSE: Duration = Duration::from_millis(1_500);
 
 /// Issuers whose keys are followed as long as this is there.
 #[derive(Debug)]
 pub(super) struct Following {
+    configured: Vec<Configured>,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -50,61 +53,137 @@ struct Remote {
     tls: TlsConnector,
 }
 
-/// The issuers of a configuration, with the keys that could be had, and what follows them.
+/// The issuers of a configuration, with the keys that could be had, and what follows them. Those that were followed before keep what is known of
+/// them; nobody waits for an issuer but a start.
 ///
 /// # Errors
 /// [`AppError`] for a file of keys, or of authorities, that cannot be used. An issuer that does not answer is asked again: whoever
 /// comes with a certificate needs none.
-pub(super) async fn follow(config: &Config) -> Result<(Issuers, Following), AppError> {
-    let (mut issuers, mut tasks) = (Vec::new(), Vec::new());
+pub(super) async fn follow(
+    config: &Config,
+    before: Option<(&Issuers, &Following)>,
+) -> Result<(Issuers, Following), AppError> {
+    let mut begun = Vec::new();
     for (spec, configured) in config.issuer_specs()?.into_iter().zip(&config.issuers) {
         let (issuer, source) = (Arc::new(Issuer::new(spec)), Source::of(configured)?);
-        match (source.learn(&issuer).await, &source) {
-            (Err(fault), Source::File(path)) => return Err(unusable(path, fault)),
-            (outcome, _) => report(&issuer, outcome.map(|()| "known")),
+        let known = before.and_then(|(issuers, following)| following.known(issuers, configured));
+        if let Some(known) = known {
+            issuer.take_over(known);
         }
-        let refresh = Duration::from_secs(configured.refresh_seconds);
-        let following = follow_one(Arc::clone(&issuer), source, refresh);
-        tasks.push(AbortOnDropHandle::new(tokio::spawn(following)));
+        begun.push((issuer, source, known.is_some(), configured));
+    }
+    let (mut issuers, mut tasks) = (Vec::new(), Vec::new());
+    let learning = begun
+        .into_iter()
+        .map(|(issuer, source, known, configured)| async move {
+            // Looked at before it is read: what changes in between is read once more.
+            let seen = source.stamps();
+            let waits = !known && (before.is_none() || matches!(source, Source::File(_)));
+            let learned = if waits {
+                Some(source.learn(&issuer).await)
+            } else {
+                None
+            };
+            (issuer, source, seen, learned, configured)
+        });
+    for (issuer, source, seen, learned, configured) in futures_util::future::join_all(learning).await {
+        let known = match (learned, &source) {
+            (Some(Err(fault)), Source::File(path)) => return Err(unusable(path, fault)),
+            (Some(outcome), _) => report(&issuer, outcome),
+            (None, _) => false,
+        };
+        let following = Followed {
+            issuer: Arc::clone(&issuer),
+            source,
+            seen: seen.filter(|_| known),
+            refresh: Duration::from_secs(configured.refresh_seconds),
+        };
+        tasks.push(AbortOnDropHandle::new(tokio::spawn(following.for_ever(known))));
         issuers.push(issuer);
     }
     let issuers = Issuers::new(issuers, Arc::new(SystemClock));
-    Ok((issuers, Following { _tasks: tasks }))
+    let following = Following {
+        configured: config.issuers.clone(),
+        _tasks: tasks,
+    };
+    Ok((issuers, following))
 }
 
-async fn follow_one(issuer: Arc<Issuer>, source: Source, refresh: Duration) {
-    let mut seen = source.stamps();
-    loop {
-        let every = if seen.is_some() { LOOK } else { refresh };
-        let asked = tokio::select! {
-            () = time::sleep(every) => false,
-            () = issuer.asked_for() => true,
+impl Following {
+    /// An issuer that was followed before, if its keys are where they were.
+    fn known<'a>(&self, issuers: &'a Issuers, now: &Configured) -> Option<&'a Arc<Issuer>> {
+        let same = |before: &&Configured| {
+            before.issuer == now.issuer
+                && before.jwks_file == now.jwks_file
+                && before.jwks_url == now.jwks_url
+                && before.jwks_ca == now.jwks_ca
         };
-        // Looked at before it is read: what changes in between is read once more.
-        let now = source.stamps();
-        if !asked && now.is_some() && now == seen {
-            // A file that is as it was is as good as one that was read again.
-            issuer.confirm(SystemClock.now());
-            continue;
-        }
-        seen = now;
-        report(&issuer, source.learn(&issuer).await.map(|()| "read again"));
+        self.configured.iter().find(same)?;
+        issuers.find(&now.issuer)
     }
 }
 
-fn report(issuer: &Issuer, outcome: Result<&'static str, Fault>) {
-    let issuer = &issuer.spec().issuer;
-    let name = match outcome {
-        Ok(what) => {
-            tracing::debug!(issuer, "the keys of an issuer are {what}");
-            "ok"
+/// One issuer, followed.
+struct Followed {
+    issuer: Arc<Issuer>,
+    source: Source,
+    /// The file that its keys were last read from with success; nothing of what is no file.
+    seen: Option<Stamps>,
+    refresh: Duration,
+}
+
+impl Followed {
+    async fn for_ever(mut self, mut known: bool) {
+        let mut pause = LEAST_PAUSE;
+        loop {
+            // However many ask, and however quickly it fails: an issuer is not asked all the time.
+            time::sleep(if known { LEAST_PAUSE } else { pause }).await;
+            if known {
+                let every = self.every().saturating_sub(LEAST_PAUSE);
+                tokio::select! {
+                    () = time::sleep(every) => {}
+                    () = self.issuer.asked_for() => {}
+                }
+            }
+            let now = self.source.stamps();
+            if known && now.is_some() && now == self.seen {
+                // A file that is as it was is as good as one that was read again.
+                self.issuer.confirm(SystemClock.now());
+                continue;
+            }
+            known = report(&self.issuer, self.source.learn(&self.issuer).await);
+            self.seen = now.filter(|_| known);
+            pause = if known {
+                LEAST_PAUSE
+            } else {
+                (pause * 2).min(self.refresh)
+            };
         }
+    }
+
+    /// How often it is looked at while nobody asks.
+    fn every(&self) -> Duration {
+        match self.source {
+            Source::File(_) => LOOK,
+            Source::Url(_) => self.refresh,
+        }
+    }
+}
+
+/// Tells what became of a look at an issuer's keys; returns whether they are known.
+fn report(issuer: &Issuer, outcome: Result<(), Fault>) -> bool {
+    let name = &issuer.spec().issuer;
+    let known = outcome.is_ok();
+    match outcome {
+        Ok(()) => tracing::debug!(issuer = name, "the keys of an issuer were read"),
         Err(error) => {
-            tracing::error!(issuer, %error, "the keys of an issuer stay as they were");
-            "failed"
+            issuer.looked_in_vain(SystemClock.now());
+            tracing::error!(issuer = name, %error, "the keys of an issuer stay as they were");
         }
-    };
-    metrics::counter!(telemetry::ISSUER_KEYS_READ, "outcome" => name).increment(1);
+    }
+    let outcome = if known { "ok" } else { "failed" };
+    metrics::counter!(telemetry::ISSUER_KEYS_READ, "outcome" => outcome).increment(1);
+    known
 }
 
 impl Source {
@@ -273,6 +352,7 @@ mod tests {
             [[issuers]]
             issuer = "https://login"
             audience = "callvault"
+            alias_prefix = "idp-"
             {keys}
             [[issuers.grants]]
             claim = "groups"
@@ -312,14 +392,18 @@ mod tests {
         let path = dir.path().join("keys.json");
         let (one, two) = (TokenSigner::p256(), TokenSigner::ed25519());
         let config = config(dir.path(), "jwks_file = \"DIR/keys.json\"");
-        let refused = follow(&config).await.unwrap_err().to_string();
+        let refused = follow(&config, None).await.unwrap_err().to_string();
         assert!(refused.contains("keys.json"), "{refused}");
         fs::write(&path, one.set("k")).unwrap();
-        let (issuers, _following) = follow(&config).await.unwrap();
+        let (issuers, following) = follow(&config, None).await.unwrap();
         judged(&issuers, &token(&one)).unwrap();
         fs::write(&path, "half of a").unwrap();
         time::sleep(LOOK + Duration::from_millis(500)).await;
         judged(&issuers, &token(&one)).unwrap();
+        // A configuration that is read again meanwhile loses nothing.
+        let known = follow(&config, Some((&issuers, &following))).await.unwrap();
+        judged(&known.0, &token(&one)).unwrap();
+        let (issuers, _following) = known;
         fs::write(&path, two.set("k")).unwrap();
         until_taken(&issuers, &token(&two)).await;
         assert!(judged(&issuers, &token(&one)).is_err());
@@ -368,11 +452,17 @@ mod tests {
         let answers = vec![answer("200 OK", &one.set("old")), answer("200 OK", &two.set("k"))];
         let (port, serving) = provider_of(&pki, answers).await;
         let keys = format!("jwks_url = \"https://localhost:{port}/keys?v=1\"\njwks_ca = \"DIR/pki/ca.pem\"");
-        let (issuers, _following) = follow(&config(dir.path(), &keys)).await.unwrap();
+        let (issuers, following) = follow(&config(dir.path(), &keys), None).await.unwrap();
         let asked = judged(&issuers, &token(&two)).unwrap_err();
         assert_eq!(asked.reason, "ISSUER_UNAVAILABLE");
         until_taken(&issuers, &token(&two)).await;
+        // Its server is gone by now: a configuration that is read again loses no key, and waits for nobody.
         let asked = serving.await.unwrap();
+        let config = config(dir.path(), &keys);
+        let began = std::time::Instant::now();
+        let (again, _following) = follow(&config, Some((&issuers, &following))).await.unwrap();
+        assert!(began.elapsed() < PATIENCE);
+        judged(&again, &token(&two)).unwrap();
         assert!(asked[0].starts_with("GET /keys?v=1 HTTP/1.1\r\n"), "{asked:?}");
         assert!(asked[0].contains(&format!("host: localhost:{port}")), "{asked:?}");
     }
@@ -399,7 +489,7 @@ mod tests {
         ] {
             let (port, _serving) = provider_of(&pki, vec![answer.clone()]).await;
             let keys = format!("jwks_url = \"https://localhost:{port}/\"\njwks_ca = \"DIR/pki/ca.pem\"");
-            let (issuers, _following) = follow(&config(ca, &keys)).await.unwrap();
+            let (issuers, _following) = follow(&config(ca, &keys), None).await.unwrap();
             let refused = judged(&issuers, &token(&signer)).unwrap_err();
             assert_eq!(refused.reason, "ISSUER_UNAVAILABLE", "{}", &answer[..20]);
         }

@@ -125,9 +125,14 @@ fn passes(refusal: &Refusal) -> bool {
         // Without RetryInfo it is a limit of the message's own size: it will not pass later either.
         Code::ResourceExhausted => refusal.retry_after.is_some(),
         // The token's file may have a new one by then.
-        Code::Unauthenticated => refusal.reason == "TOKEN_EXPIRED",
+        Code::Unauthenticated => is_about_keys(refusal),
         _ => false,
     }
+}
+
+/// Whether a token was refused that may be another one soon, or whose key may be known soon.
+fn is_about_keys(refusal: &Refusal) -> bool {
+    matches!(&*refusal.reason, "TOKEN_EXPIRED" | "TOKEN_KEY")
 }
 
 /// Whether this ends a call and not the upload that it belongs to: all its calls may be repeated, whatever became of them.
@@ -135,7 +140,9 @@ pub(super) fn interrupts(refusal: &Refusal) -> bool {
     match (refusal.code, &*refusal.reason) {
         (Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded, _) => true,
         // The last: an earlier try of the same call still runs.
-        (_, "TOKEN_EXPIRED" | "UPLOAD_OFFSET" | "UPLOAD_COMMITTING" | "UPLOAD_UNDER_WAY") => true,
+        (_, "TOKEN_EXPIRED" | "TOKEN_KEY" | "UPLOAD_OFFSET" | "UPLOAD_COMMITTING" | "UPLOAD_UNDER_WAY") => {
+            true
+        }
         // Not the vault's words but the connection's.
         (Code::Unknown | Code::Internal | Code::Cancelled, "") => true,
         _ => false,

@@ -3,8 +3,8 @@
 use super::{Client, ClientError, retry::request_id};
 use crate::proto::v1::{
     CreateRetentionClassRequest, CreateTenantRequest, GetTenantRequest, ListRetentionClassesRequest,
-    ListRetentionClassesResponse, ListTenantsRequest, ListTenantsResponse, RetentionClass, Tenant,
-    UpdateTenantRequest,
+    ListRetentionClassesResponse, ListTenantsRequest, ListTenantsResponse, ResumeTenantRequest,
+    RetentionClass, SuspendTenantRequest, Tenant, UpdateTenantRequest,
 };
 
 impl Client {
@@ -50,6 +50,26 @@ impl Client {
         request.request_id = request_id(request.request_id);
         let update = || async { self.tenant_service().update_tenant(request.clone()).await };
         tenant(self.usual_patience().run(update).await?.into_inner().tenant)
+    }
+
+    /// Has a tenant served no more for now.
+    ///
+    /// # Errors
+    /// What the vault answered.
+    pub async fn suspend_tenant(&self, mut request: SuspendTenantRequest) -> Result<Tenant, ClientError> {
+        request.request_id = request_id(request.request_id);
+        let suspend = || async { self.tenant_service().suspend_tenant(request.clone()).await };
+        tenant(self.usual_patience().run(suspend).await?.into_inner().tenant)
+    }
+
+    /// Has it served again.
+    ///
+    /// # Errors
+    /// What the vault answered.
+    pub async fn resume_tenant(&self, mut request: ResumeTenantRequest) -> Result<Tenant, ClientError> {
+        request.request_id = request_id(request.request_id);
+        let resume = || async { self.tenant_service().resume_tenant(request.clone()).await };
+        tenant(self.usual_patience().run(resume).await?.into_inner().tenant)
     }
 
     /// Adds a retention class to a tenant.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{ConfigError, parse_roles, parse_scope};
 use crate::{
     access::token::{ClaimGrant, GrantedTenants, IssuerSpec, TokenAlgorithm},
-    domain::principal::Principal,
+    domain::principal::{Principal, Role, TenantScope},
 };
 
 /// Longest life of a token that may be configured, a day: nothing but its end takes a token back.
@@ -55,8 +55,7 @@ pub struct Issuer {
     /// The claim with an opaque name of whoever calls.
     #[serde(default = "default_alias")]
     pub alias_claim: String,
-    /// Goes before it.
-    #[serde(default)]
+    /// Goes before it, so that nobody has another's name: no principal's alias begins with it, and no other issuer's prefix.
     pub alias_prefix: String,
     /// The claim with the platform's id of the agent that its bearer is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,6 +146,19 @@ impl Issuer {
         if self.grants.is_empty() {
             return refuse("grants", "list at least one, or its tokens are worth nothing");
         }
+        if Principal::new(
+            format!("{}x", self.alias_prefix),
+            [Role::Support],
+            TenantScope::All,
+        )
+        .is_err()
+            || self.alias_prefix.is_empty()
+        {
+            return refuse(
+                "alias_prefix",
+                "must be lowercase letters, digits and hyphens, such as idp-",
+            );
+        }
         self.check_times(key)?;
         Ok(IssuerSpec {
             issuer: self.issuer.clone(),
@@ -213,12 +225,8 @@ impl Grant {
     fn parsed(&self, key: &str) -> Result<ClaimGrant, ConfigError> {
         let roles = parse_roles(&self.roles, key)?;
         // Whatever tenants it is for, roles that conflict are never held together.
-        Principal::new(
-            "x",
-            roles.iter().copied(),
-            crate::domain::principal::TenantScope::All,
-        )
-        .map_err(|error| ConfigError::value(format!("{key}.roles"), error.to_string()))?;
+        Principal::new("x", roles.iter().copied(), TenantScope::All)
+            .map_err(|error| ConfigError::value(format!("{key}.roles"), error.to_string()))?;
         let tenants = match (&self.tenants_claim, self.tenants.as_slice()) {
             (None, tenants) => GrantedTenants::Scope(parse_scope(tenants, key)?),
             (Some(claim), []) if !claim.is_empty() => GrantedTenants::Claim(claim.clone()),

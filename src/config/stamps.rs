@@ -2,16 +2,20 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
 
-/// Times, lengths and inodes of some files; of one that is not there, nothing.
+/// What tells a file's content and its permissions from others: when it was written and changed, its length, its inode.
+type Stamp = (SystemTime, (i64, i64), u64, u64);
+
+/// Stamps of some files; of one that is not there, nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamps(Vec<Option<(SystemTime, u64, u64)>>);
+pub struct Stamps(Vec<Option<Stamp>>);
 
 impl Stamps {
     /// A call to the system each, which do not wait for a disk.
     pub fn of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
         let stamp = |path: &Path| {
             let found = fs::metadata(path).ok()?;
-            Some((found.modified().ok()?, found.len(), found.ino()))
+            let changed = (found.ctime(), found.ctime_nsec());
+            Some((found.modified().ok()?, changed, found.len(), found.ino()))
         };
         Self(files.into_iter().map(stamp).collect())
     }

@@ -71,10 +71,13 @@ pub const FREE_REQUEST_BYTES: u64 = 64 << 10;
 pub const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// Connections at a time of all certificates that belong to nobody: enough to be told so.
 pub const STRANGERS: usize = 32;
+/// Calls in a row that nobody is recognised by, after which a connection is cut: whoever tries tokens pays with a handshake for each few.
+pub const UNRECOGNISED_CALLS: u32 = 16;
 /// How long a refusal for load is held back, 100 ms: who asks again at once must not keep the server busy with refusing.
 pub const REFUSAL_PAUSE_MILLIS: u64 = 100;
-/// How often certificates on disk are looked at, 30 s: rotation tools replace files and send no signal.
-pub const CERTIFICATE_CHECK_SECONDS: u64 = 30;
+/// How often certificates, configuration and policies on disk are looked at, 5 s: rotation tools replace files and send no signal. What
+/// changed is read when two looks agree.
+pub const CERTIFICATE_CHECK_SECONDS: u64 = 5;
 /// One try of a read from the store, 30 s: a few MiB, and the store's own tries.
 pub const STORE_READ_MILLIS: u64 = 30_000;
 /// Any other call of the store, 2 min: a part of 16 MiB at 140 KB/s. What takes longer is gone, and must not hold others up.

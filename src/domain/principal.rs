@@ -134,6 +134,10 @@ pub enum Action {
     RunSweep,
     /// Shows a sweep.
     GetSweep,
+    /// Serves a tenant no more for now.
+    SuspendTenant,
+    /// Serves it again.
+    ResumeTenant,
 }
 
 impl Action {
@@ -170,6 +174,8 @@ impl Action {
         Self::GetCertificate,
         Self::RunSweep,
         Self::GetSweep,
+        Self::SuspendTenant,
+        Self::ResumeTenant,
     ];
 }
 
@@ -385,6 +391,18 @@ impl Principal {
     /// The teams whose calls it sees.
     pub fn teams(&self) -> &Teams {
         &self.teams
+    }
+
+    /// The tenants that it acts for, whatever it may do.
+    pub fn whole_scope(&self) -> TenantScope {
+        let mut some = BTreeSet::new();
+        for grant in &self.grants {
+            match &grant.scope {
+                TenantScope::All => return TenantScope::All,
+                TenantScope::Some(tenants) => some.extend(tenants.iter().cloned()),
+            }
+        }
+        TenantScope::Some(some)
     }
 
     /// Its roles for a tenant.

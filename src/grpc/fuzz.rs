@@ -144,6 +144,12 @@ const KINDS: &[Kind] = &[
             let _ = required::<OperationId>(&asked.sweep_id, &Path::root("sweep_id"));
         });
     }),
+    kind::<v1::SuspendTenantRequest>(|bytes| {
+        taken(bytes, |asked: v1::SuspendTenantRequest| named(&asked.tenant_id));
+    }),
+    kind::<v1::ResumeTenantRequest>(|bytes| {
+        taken(bytes, |asked: v1::ResumeTenantRequest| named(&asked.tenant_id));
+    }),
 ];
 
 const fn kind<U: Name>(target: fn(Bytes)) -> Kind {

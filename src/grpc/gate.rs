@@ -49,8 +49,18 @@ pub(super) fn in_scope_for(
 }
 
 /// Why the caller asks for records; each is judged when it is known.
-pub(super) fn reason(caller: &Caller, action: Action, purpose: Purpose) -> Reason {
-    gate::reason(caller, action, purpose)
+pub(super) fn reason(caller: &Caller, action: Action, tenant: &TenantId, purpose: Purpose) -> Reason {
+    gate::reason(caller, action, tenant, purpose)
+}
+
+/// What is no tenant's, and everybody's who may ask for it.
+pub(super) fn of_region(caller: &Caller, action: Action) -> Result<(), Error> {
+    gate::of_region(caller, action)
+}
+
+/// Whether the caller may do something for a tenant: a listing has what each item of it would be answered with.
+pub(super) fn covers(caller: &Caller, action: Action, tenant: &TenantId) -> bool {
+    gate1(caller, action, Some(tenant), None).is_ok()
 }
 
 /// Who judges a record that the caller changes.

@@ -10,10 +10,7 @@ use super::{
     gate, page,
 };
 use crate::{
-    domain::{
-        ids::OperationId,
-        principal::{Action, TenantScope},
-    },
+    domain::{ids::OperationId, principal::Action},
     proto::v1::{
         DestroyKeyVersionRequest, DestroyKeyVersionResponse, GetKeyOperationRequest, GetKeyOperationResponse,
         ListKeyOperationsRequest, ListKeyOperationsResponse, ListKeyVersionsRequest, ListKeyVersionsResponse,
@@ -126,7 +123,8 @@ impl KeyService for KeyApi {
         &self,
         request: Request<ListSigningKeysRequest>,
     ) -> Result<Response<ListSigningKeysResponse>, Status> {
-        gate::may_call(&request, Action::ListSigningKeys)?;
+        let caller = gate::may_call(&request, Action::ListSigningKeys)?;
+        gate::of_region(&caller, Action::ListSigningKeys)?;
         let keys = self.vault.signing_keys();
         Ok(Response::new(ListSigningKeysResponse {
             signing_keys: keys.iter().map(convert::signing_key_to_proto).collect(),
@@ -172,9 +170,10 @@ pub(super) fn version(asked: &DestroyKeyVersionRequest) -> Result<u64, Error> {
 }
 
 fn may_know(caller: &Caller, action: Action, operation: &KeyOperation) -> bool {
-    let scope = caller.scope(action);
     match &operation.work {
-        OperationWork::RotateTenantKey(tenant) => scope.covers(tenant),
-        OperationWork::RotateRootEpoch | OperationWork::Sweep => scope == TenantScope::All,
+        OperationWork::RotateTenantKey(tenant) => gate::covers(caller, action, tenant),
+        OperationWork::RotateRootEpoch | OperationWork::Sweep => {
+            gate::for_all_tenants(caller, action).is_ok()
+        }
     }
 }

@@ -81,7 +81,12 @@ impl RecordService for RecordApi {
     ) -> Result<Response<GetUploadResponse>, Status> {
         let caller = gate::may_call(&request, resumable::ACTION)?;
         let status = resumable::get(&self.vault, &caller, request.get_ref()).await?;
-        let upload = Some(convert::upload_to_proto(&status));
+        // Whoever looks need not be who has said what it is about.
+        let mut upload = convert::upload_to_proto(&status);
+        if let Some(record) = &mut upload.record {
+            record.descriptor = None;
+        }
+        let upload = Some(upload);
         Ok(Response::new(GetUploadResponse { upload }))
     }
 
@@ -117,7 +122,7 @@ impl RecordService for RecordApi {
             &TENANT,
             Some(purpose),
         )?;
-        let reason = gate::reason(&caller, Action::ReadRecording, purpose);
+        let reason = gate::reason(&caller, Action::ReadRecording, &tenant, purpose);
         let asked = request.get_ref();
         let record = required(&asked.record_id, &Path::root("record_id"))?;
         let reading = self.vault.read(&tenant, record, range(asked)?, reason).await?;
@@ -161,7 +166,7 @@ impl RecordService for RecordApi {
             &TENANT,
             Some(purpose),
         )?;
-        let reason = gate::reason(&caller, Action::GetMessage, purpose);
+        let reason = gate::reason(&caller, Action::GetMessage, &tenant, purpose);
         let id = required(&request.get_ref().record_id, &Path::root("record_id"))?;
         let (record, body) = self.vault.message(&tenant, id, reason).await?;
         Ok(Response::new(GetMessageResponse {
@@ -183,7 +188,7 @@ impl RecordService for RecordApi {
             &TENANT,
             Some(purpose),
         )?;
-        let reason = gate::reason(&caller, Action::BatchGetMessages, purpose);
+        let reason = gate::reason(&caller, Action::BatchGetMessages, &tenant, purpose);
         let results = message::get_many(&self.vault, &tenant, request.get_ref(), reason).await?;
         Ok(Response::new(BatchGetMessagesResponse { results }))
     }
@@ -201,7 +206,7 @@ impl RecordService for RecordApi {
             &TENANT,
             Some(purpose),
         )?;
-        let reason = gate::reason(&caller, Action::GetRecord, purpose);
+        let reason = gate::reason(&caller, Action::GetRecord, &tenant, purpose);
         let name = name(request.get_ref())?;
         let record = self.vault.record(&tenant, &name, reason).await?;
         Ok(Response::new(GetRecordResponse {
@@ -222,7 +227,7 @@ impl RecordService for RecordApi {
             &TENANT,
             Some(purpose),
         )?;
-        let reason = gate::reason(&caller, Action::ListRecords, purpose);
+        let reason = gate::reason(&caller, Action::ListRecords, &tenant, purpose);
         let asked = request.get_ref();
         let query = convert::query(asked.query.as_ref())?;
         let size = convert::page_size(asked.page_size)?;
@@ -255,7 +260,7 @@ impl RecordService for RecordApi {
         };
         let record = self.vault.update(spec).await?;
         Ok(Response::new(UpdateRecordResponse {
-            record: Some(convert::written_to_proto(&record)),
+            record: Some(convert::corrected_to_proto(&record)),
         }))
     }
 }

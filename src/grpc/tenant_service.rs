@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert,
+    Caller, convert,
     convert::{Path, optional},
     gate, page,
 };
@@ -18,7 +18,8 @@ use crate::{
     proto::v1::{
         CreateRetentionClassRequest, CreateRetentionClassResponse, CreateTenantRequest, CreateTenantResponse,
         GetTenantRequest, GetTenantResponse, ListRetentionClassesRequest, ListRetentionClassesResponse,
-        ListTenantsRequest, ListTenantsResponse, UpdateTenantRequest, UpdateTenantResponse,
+        ListTenantsRequest, ListTenantsResponse, ResumeTenantRequest, ResumeTenantResponse,
+        SuspendTenantRequest, SuspendTenantResponse, UpdateTenantRequest, UpdateTenantResponse,
         tenant_service_server::TenantService,
     },
     vault::{Error, Kind, TenantPage, Vault},
@@ -40,15 +41,20 @@ impl TenantApi {
     }
 
     /// A page of the tenants in `scope`. Ids out of scope are neither read nor come into a token.
+    /// Those of which the caller would be told each by itself.
     async fn tenants(
         &self,
-        scope: &TenantScope,
+        caller: &Caller,
         after: Option<&TenantId>,
         size: usize,
     ) -> Result<TenantPage<Tenant>, Error> {
-        match scope {
-            TenantScope::All => self.vault.tenants(after, size, |_| true).await,
-            TenantScope::Some(tenants) => self.tenants_among(tenants, after, size).await,
+        let covers = |id: &TenantId| gate::covers(caller, Action::ListTenants, id);
+        match caller.whole_scope() {
+            TenantScope::All => self.vault.tenants(after, size, covers).await,
+            TenantScope::Some(tenants) => {
+                let tenants = tenants.into_iter().filter(covers).collect();
+                self.tenants_among(&tenants, after, size).await
+            }
         }
     }
 
@@ -126,9 +132,7 @@ impl TenantService for TenantApi {
         let caller = gate::may_call(&request, Action::ListTenants)?;
         let size = convert::page_size(request.get_ref().page_size)?;
         let after = page::after(&request.get_ref().page_token)?;
-        let page = self
-            .tenants(&caller.scope(Action::ListTenants), after.as_ref(), size)
-            .await?;
+        let page = self.tenants(&caller, after.as_ref(), size).await?;
         Ok(Response::new(ListTenantsResponse {
             tenants: page.items.iter().map(convert::tenant_to_proto).collect(),
             next_page_token: page::token(page.next.as_deref()),
@@ -155,6 +159,40 @@ impl TenantService for TenantApi {
             .update_tenant(caller.alias(), &id, &change, etag, request.as_ref())
             .await?;
         Ok(Response::new(UpdateTenantResponse {
+            tenant: Some(convert::tenant_to_proto(&tenant)),
+        }))
+    }
+
+    async fn suspend_tenant(
+        &self,
+        request: Request<SuspendTenantRequest>,
+    ) -> Result<Response<SuspendTenantResponse>, Status> {
+        let caller = gate::may_call(&request, Action::SuspendTenant)?;
+        let asked = request.get_ref();
+        let id = gate::in_scope(&caller, Action::SuspendTenant, &asked.tenant_id, &TENANT)?;
+        let request = optional(&asked.request_id, &REQUEST)?;
+        let tenant = self
+            .vault
+            .suspend_tenant(caller.alias(), &id, true, request.as_ref())
+            .await?;
+        Ok(Response::new(SuspendTenantResponse {
+            tenant: Some(convert::tenant_to_proto(&tenant)),
+        }))
+    }
+
+    async fn resume_tenant(
+        &self,
+        request: Request<ResumeTenantRequest>,
+    ) -> Result<Response<ResumeTenantResponse>, Status> {
+        let caller = gate::may_call(&request, Action::ResumeTenant)?;
+        let asked = request.get_ref();
+        let id = gate::in_scope(&caller, Action::ResumeTenant, &asked.tenant_id, &TENANT)?;
+        let request = optional(&asked.request_id, &REQUEST)?;
+        let tenant = self
+            .vault
+            .suspend_tenant(caller.alias(), &id, false, request.as_ref())
+            .await?;
+        Ok(Response::new(ResumeTenantResponse {
             tenant: Some(convert::tenant_to_proto(&tenant)),
         }))
     }

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     handshakes::{Handshake, Handshakes},
     keep::Keeper,
-    places::Places,
+    places::{Places, Whom},
     refusal,
     tls::ServerTls,
 };
@@ -99,7 +99,12 @@ impl Acceptor {
         };
         let peer = certificate(&stream);
         let principal = self.callers.by_certificate(&peer);
-        match self.places.take(principal.as_deref()) {
+        let whom = match &principal {
+            Some(principal) => Whom::Principal(principal),
+            None if self.callers.take_tokens() => Whom::Bearer,
+            None => Whom::Stranger,
+        };
+        match self.places.take(whom) {
             Ok(place) => {
                 drop(handshake);
                 let keeper = Arc::clone(&self.keeper);

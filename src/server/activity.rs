@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -16,6 +16,9 @@ pub(super) struct Activity {
     opened: Instant,
     greeted: AtomicBool,
     broken: AtomicBool,
+    recognised: AtomicBool,
+    /// Calls in a row that nobody was recognised by.
+    unrecognised: AtomicU32,
     running: AtomicUsize,
     /// Milliseconds after `opened` at which the last call ended.
     quiet_since: AtomicU64,
@@ -32,6 +35,8 @@ impl Activity {
             opened: Instant::now(),
             greeted: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            recognised: AtomicBool::new(false),
+            unrecognised: AtomicU32::new(0),
             running: AtomicUsize::new(0),
             quiet_since: AtomicU64::new(0),
         })
@@ -53,6 +58,21 @@ impl Activity {
 
     pub(super) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Somebody was recognised by a call.
+    pub(super) fn recognise(&self) {
+        self.recognised.store(true, Ordering::Relaxed);
+        self.unrecognised.store(0, Ordering::Relaxed);
+    }
+
+    /// Nobody was; returns how often in a row.
+    pub(super) fn fail_to_recognise(&self) -> u32 {
+        self.unrecognised.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn is_recognised(&self) -> bool {
+        self.recognised.load(Ordering::Relaxed)
     }
 
     /// A call begins.

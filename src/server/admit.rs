@@ -122,7 +122,18 @@ impl Admit {
     /// Who calls, and a place for the call.
     fn admit(&self, headers: &HeaderMap, slot: &CallerSlot) -> Result<(Identified, quota::Call), Error> {
         check_metadata(headers)?;
-        let caller = self.gate.callers.identify(&self.peer, token(headers)?)?;
+        let identified = token(headers).and_then(|token| self.gate.callers.identify(&self.peer, token));
+        let caller = match identified {
+            Ok(caller) => caller,
+            Err(error) => {
+                let in_a_row = self.activity.fail_to_recognise();
+                if error.kind == Kind::Unauthenticated && in_a_row >= limits::UNRECOGNISED_CALLS {
+                    self.activity.break_off();
+                }
+                return Err(error);
+            }
+        };
+        self.activity.recognise();
         slot.fill(caller.session.principal());
         let place = self.gate.quotas.begin(&caller.session)?;
         Ok((caller, place))

@@ -187,6 +187,13 @@ impl http_body::Body for Answer {
         if self.holds.is_none() {
             return Poll::Ready(None);
         }
+        // Asked first: a reader that takes little at a time always finds something ready.
+        if let Some((end, says)) = &mut self.end
+            && end.as_mut().poll(cx).is_ready()
+        {
+            let status = says.passed().into();
+            return Poll::Ready(Some(Ok(self.end_with(status))));
+        }
         let body = Pin::new(&mut self.body);
         let polled = match catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) {
             Ok(polled) => polled,
@@ -196,14 +203,7 @@ impl http_body::Body for Answer {
             }
         };
         match &polled {
-            Poll::Pending => {
-                if let Some((end, says)) = &mut self.end
-                    && end.as_mut().poll(cx).is_ready()
-                {
-                    let status = says.passed().into();
-                    return Poll::Ready(Some(Ok(self.end_with(status))));
-                }
-            }
+            Poll::Pending => {}
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => self.holds = None,
             Poll::Ready(None | Some(Err(_))) => self.holds = None,
             Poll::Ready(Some(Ok(_))) => {}
@@ -347,6 +347,48 @@ mod tests {
         let status = Status::from_header_map(answer.unwrap().headers()).unwrap();
         assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
         drop(holds(&quotas, &activity));
+    }
+
+    /// A reader that takes a little now and then finds something ready whenever it comes.
+    #[tokio::test]
+    async fn a_stream_that_always_has_something_ready_ends_in_time_as_well() {
+        let limits = Limits::default();
+        let (quotas, activity) = (quota::Quotas::new(&limits), activity::Activity::new());
+        let deadline = Deadline {
+            answer: None,
+            end: Some((Instant::now() + Duration::from_millis(50), Says::Token)),
+        };
+        let endless = async { Ok(Response::new(Body::new(Endless))) };
+        let answer = run(endless, deadline, holds(&quotas, &activity)).await.unwrap();
+        let mut body = std::pin::pin!(answer.into_body());
+        let ended = async {
+            loop {
+                let frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await;
+                match frame.unwrap().unwrap().into_trailers() {
+                    Ok(trailers) => return trailers,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        let trailers = tokio::time::timeout(Duration::from_secs(20), ended)
+            .await
+            .expect("it must end");
+        let status = Status::from_header_map(&trailers).unwrap();
+        assert_eq!(status.code(), tonic::Code::Unauthenticated);
+    }
+
+    struct Endless;
+
+    impl http_body::Body for Endless {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"content")))))
+        }
     }
 
     struct Silence;

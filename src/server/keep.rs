@@ -42,6 +42,8 @@ const FRAME_BYTES: u32 = 128 << 10;
 const PENDING_RESETS: usize = 20;
 /// Streams that the server itself may reset on one connection before that is shown the door.
 const OWN_RESETS: usize = 1_024;
+/// How long a connection may last without a call that somebody is recognised by.
+const UNRECOGNISED: Duration = Duration::from_secs(60);
 /// How often it is asked whether a connected peer may be connected.
 const TRUST_CHECK: Duration = Duration::from_secs(60);
 /// How long a ping may stay unanswered.
@@ -106,6 +108,10 @@ impl Keeper {
                 cut("greeting");
                 false
             }
+            () = unrecognised(&activity) => {
+                cut("unrecognised");
+                false
+            }
             () = self.enough(&activity) => true,
         };
         if asked {
@@ -162,17 +168,35 @@ impl Trust {
     async fn revoked(&self, peer: &PeerCertificate) {
         let began_as = self.callers.by_certificate(peer);
         let (mut tls, mut callers) = (self.tls.changes(), self.callers.changes());
-        loop {
+        let is_another = || began_as.is_some() && self.callers.by_certificate(peer) != began_as;
+        // What changed since the handshake, before anybody told of changes here, counts as well.
+        while self.tls.still_trusts(peer) {
             tokio::select! {
                 () = changed(&mut tls) => {}
-                () = changed(&mut callers) => {}
-                () = time::sleep(TRUST_CHECK) => {}
-            }
-            let is_another = began_as.is_some() && self.callers.by_certificate(peer) != began_as;
-            if is_another || !self.tls.still_trusts(peer) {
-                return;
+                () = another(&mut callers, is_another) => return,
+                () = time::sleep(TRUST_CHECK + jitter(peer)) => {}
             }
         }
+    }
+}
+
+/// Returns when a change made another one of a peer.
+async fn another(changes: &mut watch::Receiver<()>, is_another: impl Fn() -> bool) {
+    while !is_another() {
+        changed(changes).await;
+    }
+}
+
+/// Connections that a change woke together are not looked at together ever after.
+fn jitter(peer: &PeerCertificate) -> Duration {
+    Duration::from_millis(u64::from(peer.sha256()[0]) * 64)
+}
+
+/// Returns if nobody was recognised on a connection for long: it takes a place.
+async fn unrecognised(activity: &Activity) {
+    time::sleep(UNRECOGNISED).await;
+    if activity.is_recognised() {
+        std::future::pending().await
     }
 }
 

@@ -7,14 +7,32 @@ use std::{
 
 use crate::{config::Limits, domain::limits::STRANGERS, domain::principal::Principal, telemetry};
 
-/// Who has a connection: a principal by its alias; all certificates that belong to nobody together.
-type Owner = Option<String>;
+/// Who has a connection: a principal by its alias; all that are recognised by tokens, call by call, together; and all certificates
+/// that belong to nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Owner {
+    Principal(String),
+    Bearers,
+    Strangers,
+}
+
+/// Whom a connection is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Whom<'a> {
+    /// Whose certificate it was opened with.
+    Principal(&'a Principal),
+    /// Whoever brings a token.
+    Bearer,
+    /// Nobody, who is told so.
+    Stranger,
+}
 
 /// All places.
 #[derive(Debug)]
 pub(super) struct Places {
     most: usize,
     most_of_one: usize,
+    most_of_bearers: usize,
     taken: Mutex<Taken>,
 }
 
@@ -46,13 +64,19 @@ impl Places {
         Arc::new(Self {
             most: limits.connections,
             most_of_one: limits.connections_per_principal,
+            // Whoever has a certificate is never kept out by those who have none.
+            most_of_bearers: (limits.connections / 2).max(1),
             taken: Mutex::default(),
         })
     }
 
-    /// Takes a place for a principal, or for a stranger.
-    pub(super) fn take(self: &Arc<Self>, principal: Option<&Principal>) -> Result<Place, Full> {
-        let owner = principal.map(|principal| principal.alias().to_owned());
+    /// Takes a place.
+    pub(super) fn take(self: &Arc<Self>, whom: Whom<'_>) -> Result<Place, Full> {
+        let owner = match whom {
+            Whom::Principal(principal) => Owner::Principal(principal.alias().to_owned()),
+            Whom::Bearer => Owner::Bearers,
+            Whom::Stranger => Owner::Strangers,
+        };
         let mut taken = self.lock();
         let mine = taken.by.get(&owner).copied().unwrap_or(0);
         match &owner {
@@ -60,11 +84,15 @@ impl Places {
                 reason: "full",
                 message: "the server has as many connections as it may limit=limits.connections",
             }),
-            Some(_) if mine >= self.most_of_one => Err(Full {
+            Owner::Principal(_) if mine >= self.most_of_one => Err(Full {
                 reason: "principal",
                 message: "this principal has as many connections as it may limit=limits.connections_per_principal",
             }),
-            None if mine >= STRANGERS.min(self.most_of_one) => Err(Full {
+            Owner::Bearers if mine >= self.most_of_bearers => Err(Full {
+                reason: "bearers",
+                message: "as many connections without a listed certificate are open as may be: half of limits.connections",
+            }),
+            Owner::Strangers if mine >= STRANGERS.min(self.most_of_one) => Err(Full {
                 reason: "strangers",
                 message: "this certificate belongs to no principal; have it listed under [[principals]]",
             }),
@@ -114,12 +142,23 @@ mod tests {
         let places = Places::new(&limits);
         let principal = |alias| Principal::new(alias, [Role::Reader], TenantScope::All).unwrap();
         let (one, two) = (principal("one"), principal("two"));
-        let mut held: Vec<_> = (0..3).map(|_| places.take(Some(&one)).unwrap()).collect();
-        assert_eq!(places.take(Some(&one)).unwrap_err().reason, "principal");
-        held.push(places.take(Some(&two)).unwrap());
-        held.push(places.take(None).unwrap());
-        assert_eq!(places.take(Some(&two)).unwrap_err().reason, "full");
+        let mut held: Vec<_> = (0..3)
+            .map(|_| places.take(Whom::Principal(&one)).unwrap())
+            .collect();
+        assert_eq!(
+            places.take(Whom::Principal(&one)).unwrap_err().reason,
+            "principal"
+        );
+        held.push(places.take(Whom::Principal(&two)).unwrap());
+        held.push(places.take(Whom::Stranger).unwrap());
+        assert_eq!(places.take(Whom::Principal(&two)).unwrap_err().reason, "full");
         held.clear();
         assert!(places.lock().by.is_empty() && places.lock().all == 0);
+        // Whoever brings a token leaves half to those with certificates.
+        let bearers: Vec<_> = (0..2).map(|_| places.take(Whom::Bearer).unwrap()).collect();
+        assert_eq!(places.take(Whom::Bearer).unwrap_err().reason, "bearers");
+        places.take(Whom::Principal(&one)).unwrap();
+        drop(bearers);
+        places.take(Whom::Bearer).unwrap();
     }
 }

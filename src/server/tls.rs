@@ -1,6 +1,7 @@
 //! TLS 1.3 with client certificates; certificates can be replaced while the server runs.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    CertificateError, RootCertStore, ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
     server::{
         NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier,
@@ -25,12 +26,17 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::FromDer;
 
 use crate::{
     access::identity::PeerCertificate,
     config::{ClientCertificates, Stamps, Tls},
     telemetry,
 };
+
+/// RFC 5280 section 5.2.5.
+const ISSUING_DISTRIBUTION_POINT: x509_parser::der_parser::oid::Oid<'static> =
+    x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 
 /// The configuration that new connections are accepted with, and by which those that are open are judged again.
 #[derive(Debug)]
@@ -42,7 +48,10 @@ pub struct ServerTls {
 #[derive(Debug)]
 struct Current {
     config: Arc<ServerConfig>,
+    /// Judges those who were let in: as newcomers are judged, but by revocation lists that may be out of date.
     clients: Arc<dyn ClientCertVerifier>,
+    /// What told of the files before they were read.
+    seen: Stamps,
 }
 
 impl ServerTls {
@@ -78,7 +87,8 @@ impl ServerTls {
     pub fn follow(self: &Arc<Self>, files: Tls, every: Duration) -> io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         let tls = Arc::downgrade(self);
-        let mut seen = stamps(&files);
+        let mut seen = self.current.load().seen.clone();
+        let mut before = seen.clone();
         tokio::spawn(async move {
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -90,8 +100,10 @@ impl ServerTls {
                 let Some(tls) = tls.upgrade() else { return };
                 // Looked at before they are read: what changes in between is read once more.
                 let now = stamps(&files);
-                if asked || now != seen {
-                    tls.read_again(&files);
+                // Whoever is writing a file has not finished it; what could not be read is tried again.
+                let settled = now == before;
+                before = now.clone();
+                if (asked || settled && now != seen) && tls.read_again(&files) {
                     seen = now;
                 }
             }
@@ -99,7 +111,7 @@ impl ServerTls {
         Ok(())
     }
 
-    fn read_again(&self, files: &Tls) {
+    fn read_again(&self, files: &Tls) -> bool {
         let outcome = match self.reload(files) {
             Ok(()) => {
                 tracing::info!("certificates were read again");
@@ -111,6 +123,7 @@ impl ServerTls {
             }
         };
         metrics::counter!(telemetry::CERTIFICATES_READ, "outcome" => outcome).increment(1);
+        outcome == "ok"
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -136,19 +149,8 @@ impl ServerTls {
         let Some((leaf, above)) = peer.chain().split_first() else {
             return true;
         };
-        let judged = self
-            .current
-            .load()
-            .clients
-            .verify_client_cert(leaf, above, UnixTime::now());
-        match judged {
-            Ok(_) => true,
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::ExpiredRevocationList
-                | CertificateError::ExpiredRevocationListContext { .. },
-            )) => true,
-            Err(_) => false,
-        }
+        let judge = Arc::clone(&self.current.load().clients);
+        judge.verify_client_cert(leaf, above, UnixTime::now()).is_ok()
     }
 }
 
@@ -164,17 +166,18 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 impl Current {
     fn load(files: &Tls) -> Result<Self, TlsError> {
-        let clients = clients(files)?;
+        let seen = stamps(files);
         Ok(Self {
-            config: Arc::new(server_config(files, Arc::clone(&clients))?),
-            clients,
+            config: Arc::new(server_config(files, clients(files, Lists::InDate)?)?),
+            clients: clients(files, Lists::OfAnyDate)?,
+            seen,
         })
     }
 }
 
 /// What client certificates are judged by. Where there are revocation lists, there must be one in force of every authority of a
 /// chain: of a certificate that no list speaks for, nobody knows that it is not revoked.
-fn clients(files: &Tls) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+fn clients(files: &Tls, which: Lists) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let authorities = Arc::new(authorities(&files.client_ca)?);
     let mut verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider());
     if !files.client_crl.is_empty() {
@@ -182,12 +185,42 @@ fn clients(files: &Tls) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         for path in &files.client_crl {
             lists.extend(revocations(path)?);
         }
-        verifier = verifier.with_crls(lists).enforce_revocation_expiration();
+        must_be_one_of_each(&lists)?;
+        verifier = verifier.with_crls(lists);
+        if which == Lists::InDate {
+            verifier = verifier.enforce_revocation_expiration();
+        }
     }
     if files.client_certificates == ClientCertificates::Optional {
         verifier = verifier.allow_unauthenticated();
     }
     Ok(verifier.build()?)
+}
+
+/// Which revocation lists count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lists {
+    InDate,
+    OfAnyDate,
+}
+
+/// Of two lists of one authority and one scope only the first would be looked at: a newer one behind it would revoke nobody.
+fn must_be_one_of_each(lists: &[CertificateRevocationListDer<'_>]) -> Result<(), TlsError> {
+    let mut seen = BTreeSet::new();
+    for list in lists {
+        let Ok((_, parsed)) = x509_parser::revocation_list::CertificateRevocationList::from_der(list) else {
+            return Err(TlsError::Lists("one is not a revocation list"));
+        };
+        let scope = parsed
+            .extensions()
+            .iter()
+            .find(|extension| extension.oid == ISSUING_DISTRIBUTION_POINT);
+        let scope = scope.map(|extension| extension.value.to_vec());
+        if !seen.insert((parsed.issuer().as_raw().to_vec(), scope)) {
+            return Err(TlsError::Lists("two are of one authority; give the newest alone"));
+        }
+    }
+    Ok(())
 }
 
 fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
@@ -249,6 +282,9 @@ pub enum TlsError {
     /// The certificate, the key or both are unfit.
     #[error("certificate and key cannot be used; check that they belong together: {0}")]
     Unfit(#[from] rustls::Error),
+    /// Revocation lists that do not go together.
+    #[error("tls.client_crl: {0}")]
+    Lists(&'static str),
     /// No authority can be trusted, or a revocation list cannot be used.
     #[error(
         "tls.client_ca has no certificate that can be trusted, or tls.client_crl a list that cannot be used: {0}"

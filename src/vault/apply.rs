@@ -11,7 +11,7 @@ use crate::{
     proto::storage::{
         EpochRow, PageRow, RecordsShredded, RegionPageSealed, RetentionClassCreated, RootEpochCreated,
         StagedPage, TenantCreated, TenantKeyRotated, TenantKeyRow, TenantPageSealed, TenantRow,
-        TenantUpdated, TombstoneRow, WrappedTenantKey,
+        TenantSuspended, TenantUpdated, TombstoneRow, WrappedTenantKey,
     },
 };
 use bytes::Bytes;
@@ -258,6 +258,24 @@ pub(crate) fn tenant_updated(
         ..before
     };
     Some(rows.row(Key::Tenant(tenant.clone()), &row))
+}
+
+/// The row of a tenant that is suspended, or served again.
+pub(crate) fn tenant_suspended(
+    rows: &RowCodec,
+    tenant: &TenantId,
+    before: TenantRow,
+    body: &TenantSuspended,
+) -> Row {
+    let state = match body.suspended {
+        true => TenantState::Suspended,
+        false => TenantState::Active,
+    };
+    let row = TenantRow {
+        state: state as u32,
+        ..before
+    };
+    rows.row(Key::Tenant(tenant.clone()), &row)
 }
 
 /// Tombstones of records, and their pages without their slots. What leads to the records is known where they are.

@@ -86,13 +86,20 @@ impl Vault {
         let _turn = self.turn(tenant).await?;
         let located = self.locate(tenant, name).await?.ok_or_else(Error::not_found)?;
         let (record, _) = self.open_record(&located).await?;
-        if !is_seen_for(&record, reason.purpose()) {
-            return Err(match record.state {
-                State::PendingShred => Error::not_found(),
-                _ => purpose_denied(reason.purpose()),
+        let is_pending = record.state == State::PendingShred;
+        if is_pending && !reason.is_by_law() {
+            return Err(Error::not_found());
+        }
+        if let Err(refused) = reason.judge(&record) {
+            // Whoever guesses the platform's ids learns nothing of what is not for him.
+            return Err(match name {
+                Name::Id(_) => refused,
+                Name::External(_) => Error::not_found(),
             });
         }
-        reason.judge(&record)?;
+        if !is_seen_for(&record, &reason) {
+            return Err(purpose_denied(reason.purpose()));
+        }
         Ok(record)
     }
 
@@ -331,34 +338,33 @@ impl Located {
 
 /// Whether a record's descriptor may be seen for this reason.
 pub(super) fn may_see(record: &Record, reason: &Reason) -> bool {
-    is_seen_for(record, reason.purpose()) && reason.judge(record).is_ok()
+    is_seen_for(record, reason) && reason.judge(record).is_ok()
 }
 
 /// Whether a record's descriptor is there to be seen: for a purpose that it allows, or one that the law imposes.
-fn is_seen_for(record: &Record, purpose: Purpose) -> bool {
-    let by_law = matches!(purpose, Purpose::LegalCompliance | Purpose::RightsFulfilment);
+fn is_seen_for(record: &Record, reason: &Reason) -> bool {
     let cut_off = record.state == State::PendingShred;
-    by_law || !cut_off && record.descriptor.allowed_purposes.contains(&purpose)
+    reason.is_by_law() || !cut_off && record.descriptor.allowed_purposes.contains(&reason.purpose())
 }
 
 /// Gate 2: whether a record's content may be read now, for this reason. Its state and its purposes are law: no policy stands above them.
 pub(super) fn may_read(record: &Record, reason: &Reason) -> Result<(), Error> {
-    let purpose = reason.purpose();
-    match record.state {
-        State::Active => {}
-        State::Restricted | State::Blocked => {
-            return Err(Error::new(
-                Kind::WrongState,
-                "RESTRICTED",
-                "the record is kept but may not be read; ask the tenant's compliance officer",
-            ));
-        }
-        State::PendingShred | State::Shredded => return Err(Error::not_found()),
+    if matches!(record.state, State::PendingShred | State::Shredded) {
+        return Err(Error::not_found());
     }
-    if !record.descriptor.allowed_purposes.contains(&purpose) {
-        return Err(purpose_denied(purpose));
+    // Asked before anything that tells of the record: whose it is, or whether it is restricted, is not everybody's to know.
+    reason.judge(record)?;
+    if record.state != State::Active {
+        return Err(Error::new(
+            Kind::WrongState,
+            "RESTRICTED",
+            "the record is kept but may not be read; ask the tenant's compliance officer",
+        ));
     }
-    reason.judge(record)
+    if record.descriptor.allowed_purposes.contains(&reason.purpose()) {
+        return Ok(());
+    }
+    Err(purpose_denied(reason.purpose()))
 }
 
 fn purpose_denied(purpose: Purpose) -> Error {

@@ -487,6 +487,11 @@ impl<'a> Replay<'a> {
             (Scope::Tenant(tenant), Some(Body::TenantUpdated(body))) => {
                 return Ok(vault.replay_settings(tenant, &body).await?);
             }
+            (Scope::Tenant(tenant), Some(Body::TenantSuspended(body))) => {
+                let before = vault.tenant_row(tenant).await?;
+                let (before, _) = before.ok_or_else(malformed)?;
+                vec![apply::tenant_suspended(&vault.rows, tenant, before, &body)]
+            }
             (Scope::Tenant(tenant), Some(Body::TenantPageSealed(body))) => {
                 vault.replay_tenant_page(tenant, &body).await?
             }

@@ -113,7 +113,8 @@ impl Cut {
 /// What a reading of a record that was cut off ends with: there is no such record any more.
 fn cut_off() -> Error {
     Error {
-        message: "the record was erased while it was read; discard what came of it".to_owned(),
+        message: "the record was erased, or its tenant suspended, while it was read; discard what came of it"
+            .to_owned(),
         ..Error::not_found()
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         leaf,
         outbox::{LedgerError, Until},
     },
-    proto::storage::{self, TenantCreated, TenantRow, TenantUpdated, state_leaf::Body},
+    proto::storage::{self, TenantCreated, TenantRow, TenantSuspended, TenantUpdated, state_leaf::Body},
 };
 
 use super::{Error, Kind, Vault, apply, requests::tag_request};
@@ -240,6 +240,54 @@ impl Vault {
         self.tenant(id).await
     }
 
+    /// Serves a tenant no more for now, or again; returns when that is in the bucket. What reads of it is cut before. Idempotent, and by a
+    /// request id also when it was changed back since.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if there is none, or an erasure covers it; [`Kind::Conflict`] if it changes at this moment.
+    pub async fn suspend_tenant(
+        &self,
+        actor: &str,
+        id: &TenantId,
+        suspended: bool,
+        request: Option<&RequestId>,
+    ) -> Result<Tenant, Error> {
+        let (row, value) = self.kept_tenant(id).await?;
+        let keys = self.keys.tenant(id).await?;
+        let asked: &[u8] = if suspended { b"suspend" } else { b"resume" };
+        let tag = request.map(|request| tag_request(&keys, id, request, asked));
+        let done = match &tag {
+            Some(tag) => self.seen(id, tag).await?.is_some(),
+            None => false,
+        };
+        let is_suspended = row.state == TenantState::Suspended as u32;
+        if done || is_suspended == suspended && tag.is_none() {
+            self.ship_before_repeating().await?;
+            return self.tenant(id).await;
+        }
+        let now = self.clock.now();
+        let body = TenantSuspended { suspended };
+        let mut put = vec![apply::tenant_suspended(&self.rows, id, row, &body)];
+        put.extend(tag.as_ref().map(|tag| self.request_row(id, tag, None, now)));
+        let change = Change {
+            expect: vec![Expect::Equals(Key::Tenant(id.clone()), value)],
+            put,
+            leaves: vec![leaf::draft_for_request(
+                Scope::Tenant(id.clone()),
+                actor,
+                now,
+                tag.as_ref(),
+                Body::TenantSuspended(body),
+            )],
+            ..Change::default()
+        };
+        self.ledger.commit(change, Until::Shipped).await?;
+        if suspended {
+            self.streams.cut_all(id);
+        }
+        self.tenant(id).await
+    }
+
     pub(super) async fn tenant_row(&self, id: &TenantId) -> Result<Option<(TenantRow, Vec<u8>)>, Error> {
         let key = Key::Tenant(id.clone());
         let Some(value) = self.index.get(&key).await? else {
@@ -258,21 +306,30 @@ impl Vault {
             return Err(Error::new(
                 Kind::WrongState,
                 "TENANT_SUSPENDED",
-                "the tenant is suspended",
+                "the tenant is suspended: nothing of it is served or stored until its administrator resumes it",
             ));
         }
         Err(Error::not_found())
     }
 
-    /// The row of a tenant of which something may be erased on this ground: one that is served. Mandatory destruction comes
-    /// before everything, so also of one that is not, as long as it has keys.
+    /// The row of a tenant that is served, or would be if it were not suspended: what its people may ask for goes on.
+    async fn kept_tenant(&self, id: &TenantId) -> Result<(TenantRow, Vec<u8>), Error> {
+        let (row, value) = self.tenant_row(id).await?.ok_or_else(Error::not_found)?;
+        if row.state == TenantState::Active as u32 || row.state == TenantState::Suspended as u32 {
+            return Ok((row, value));
+        }
+        Err(Error::not_found())
+    }
+
+    /// The row of a tenant of which something may be erased on this ground: one that is there, suspended or not. Mandatory destruction
+    /// comes before everything, so also of one that waits for its own end, as long as it has keys.
     pub(super) async fn erasable_tenant(
         &self,
         id: &TenantId,
         ground: Ground,
     ) -> Result<(TenantRow, Vec<u8>), Error> {
         if ground != Ground::MandatoryDestruction {
-            return self.active_tenant(id).await;
+            return self.kept_tenant(id).await;
         }
         let (row, value) = self.tenant_row(id).await?.ok_or_else(Error::not_found)?;
         if row.state == TenantState::Shredded as u32 {

@@ -110,6 +110,9 @@ impl Vault {
             return Err(etag_conflict());
         }
         let after = merged(before.descriptor.clone(), &spec.change);
+        if let Some(judge) = &spec.judge {
+            judge.judge_change(&before, &after)?;
+        }
         if let Some((field, rule)) = after.exceeded_limit() {
             return Err(Error::invalid(format!("descriptor.{field}"), rule));
         }

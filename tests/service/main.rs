@@ -18,6 +18,7 @@ mod resuming;
 mod secrecy;
 mod sharing;
 mod streams;
+mod suspending;
 mod sweeping;
 mod tenants;
 mod tokens;

@@ -1,7 +1,6 @@
 //! Who may call what: `matrix.csv`, written by hand, against a real server. Nothing here knows how access is decided.
 //!
-//! Every call that reflection lists, for every role. Calls that open records and calls that erase: for every combination of role, tenant, purpose, state
-//! and country; the others for every combination of those of them that they have.
+//! Every call that reflection lists, for every role, tenant and country; calls that see or open records for every purpose and state as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -78,6 +78,152 @@ async fn the_policy_that_forbids_is_named_with_its_set() {
     admin.get_tenant(OTHER).await.unwrap();
 }
 
+fn correct(record: &Record, descriptor: Descriptor, path: &str) -> UpdateRecordRequest {
+    UpdateRecordRequest {
+        tenant_id: TENANT.to_owned(),
+        record_id: record.record_id.clone(),
+        descriptor: Some(descriptor),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec![path.to_owned()],
+        }),
+        ..Default::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_corrects_its_teams_calls_and_opens_nothing_to_itself_by_it() {
+    let (world, bearers) = World::of_bearers().await;
+    let of_team = |team: &str| Descriptor {
+        parties: vec![Party {
+            role: PartyRole::Agent.into(),
+            team: team.to_owned(),
+            ..Default::default()
+        }],
+        external_id: format!("call-of-{team}"),
+        ..descriptor()
+    };
+    let (mine, other) = (
+        world.put(of_team(BEARER_TEAM), "mine").await,
+        world.put(of_team("south"), "other").await,
+    );
+    let child = Descriptor {
+        age_flag: AgeFlag::Child.into(),
+        ..of_team(BEARER_TEAM)
+    };
+    let child = Descriptor {
+        external_id: String::new(),
+        ..child
+    };
+    let restricted = world.put(child, "restricted").await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bearers.token(Role::Supervisor, "home", false)).unwrap();
+    let supervisor = world.bearing(file.path()).await;
+    let labelled = || Descriptor {
+        labels: [("seen".to_owned(), "yes".to_owned())].into(),
+        ..Default::default()
+    };
+    supervisor
+        .update_record(correct(&mine, labelled(), "labels"))
+        .await
+        .unwrap();
+    let refused = supervisor
+        .update_record(correct(&other, labelled(), "labels"))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.reason(), Some("RECORD_DENIED"));
+    let id = Name::RecordId(other.record_id.clone());
+    let refused = supervisor.get_record(TENANT, id).await.unwrap_err();
+    assert_eq!(refused.reason(), Some("RECORD_DENIED"));
+    // A name that anybody may guess tells nothing.
+    let guessed = Name::ExternalId("call-of-south".to_owned());
+    let refused = supervisor.get_record(TENANT, guessed).await.unwrap_err();
+    assert_eq!(refused.code(), Some(Code::NotFound));
+    for (record, change, path) in [
+        (&restricted, Descriptor::default(), "age_flag"),
+        (
+            &mine,
+            Descriptor {
+                allowed_purposes: vec![Purpose::DirectMarketing.into()],
+                ..Default::default()
+            },
+            "allowed_purposes",
+        ),
+    ] {
+        let refused = supervisor
+            .update_record(correct(record, change.clone(), path))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.reason(), Some("CORRECTION_DENIED"), "{path}");
+        let compliance = world.client(Role::Compliance).await;
+        compliance
+            .update_record(correct(record, change, path))
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_may_not_be_told_alone_is_in_no_listing() {
+    let policies = own(
+        r#"@id("not-dev") forbid (principal, action in [Action::"GetTenant", Action::"ListTenants"], resource == Tenant::"dev");"#,
+    );
+    let plan = Plan {
+        policies: Some(policies),
+        ..Plan::default()
+    };
+    let world = World::start_with(plan).await;
+    let admin = world.client(Role::TenantAdmin).await;
+    let listed = admin.list_tenants(ListTenantsRequest::default()).await.unwrap();
+    let ids: Vec<_> = listed
+        .tenants
+        .iter()
+        .map(|tenant| tenant.tenant_id.as_str())
+        .collect();
+    assert_eq!(ids, [OTHER]);
+    // What is no tenant's has its gate all the same.
+    let support = world.client(Role::Support).await;
+    let refused = support.list_signing_keys().await.unwrap_err();
+    assert_eq!(refused.reason(), Some("ROLE_DENIED"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_on_purposes_is_asked_where_the_purpose_is_known() {
+    let only_care = r#"@id("only-care") forbid (principal, action in Action::"OpenContent", resource)
+        unless { context has purpose && context.purpose == "CustomerCare" };"#;
+    let plan = Plan {
+        policies: Some(own(only_care)),
+        ..Plan::default()
+    };
+    let world = World::start_with(plan).await;
+    let record = world.put(descriptor(), "content").await;
+    let reader = world.client(Role::Reader).await;
+    let refused = (Some(Code::PermissionDenied), "POLICY_DENIED".to_owned());
+    assert_eq!(read(&reader, &record).await.unwrap_err(), refused);
+    let care = reader.for_purpose("CustomerCare").unwrap();
+    assert_eq!(read(&care, &record).await.unwrap(), b"content");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_out_of_scope_cannot_be_made() {
+    let plan = Plan {
+        identities: scoped(Role::TenantAdmin, &[TENANT]),
+        ..Plan::default()
+    };
+    let world = World::start_with(plan).await;
+    let admin = world.client(Role::TenantAdmin).await;
+    let request = CreateTenantRequest {
+        tenant: Some(Tenant {
+            tenant_id: "new".to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    assert_eq!(
+        admin.create_tenant(request).await.unwrap_err().code(),
+        Some(Code::NotFound)
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_has_what_each_may_see() {
     let (world, bearers) = World::of_bearers().await;

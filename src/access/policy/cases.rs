@@ -86,6 +86,16 @@ enum Expected {
     Deny,
 }
 
+/// Actions that have to do with a record.
+const HAVE_RECORDS: [Action; 6] = [
+    Action::ReadRecording,
+    Action::GetMessage,
+    Action::BatchGetMessages,
+    Action::GetRecord,
+    Action::ListRecords,
+    Action::UpdateRecord,
+];
+
 fn default_tenant() -> String {
     "acme".to_owned()
 }
@@ -147,14 +157,21 @@ impl Case {
         let principal = self.caller.principal(home).map_err(wrong)?;
         let record = self.record.as_ref().map(|facts| facts.record(&tenant));
         let record = record.transpose().map_err(|error| wrong(error.to_string()))?;
-        let decision = policies.decide(&Ask {
+        if record.is_some() && !HAVE_RECORDS.contains(action) {
+            return Err(wrong(format!("{} has to do with no record", self.action)));
+        }
+        let mut ask = Ask {
             principal: &principal,
             action: *action,
-            resource: record
-                .as_ref()
-                .map_or(Resource::Tenant(&tenant), Resource::Record),
+            resource: Resource::Tenant(&tenant),
             purpose: purpose.map_err(|error| wrong(error.to_string()))?,
-        });
+        };
+        // As a server asks: for the tenant first, then for the record.
+        let mut decision = policies.decide(&ask);
+        if let Some(record) = record.as_ref().filter(|_| decision.allowed) {
+            ask.resource = Resource::Record(record);
+            decision = policies.decide(&ask);
+        }
         Ok(Outcome {
             name: self.name.clone(),
             failure: self.failure(&decision),
@@ -350,8 +367,8 @@ mod tests {
                 "it is denied by code:never-plaintext",
             ),
             (
-                "roles = [\"reader\"]",
-                "roles = [\"dpo\"]",
+                "action = \"ReadRecording\"",
+                "action = \"RunSweep\"",
                 "it is denied by no policy",
             ),
         ] {

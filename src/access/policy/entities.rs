@@ -113,7 +113,23 @@ impl Vocabulary {
     fn record(&self, id: &EntityUid, record: &Record, tenant: EntityUid) -> Option<Entity> {
         let about = &record.descriptor;
         let parties = || about.parties.iter();
-        let known = HashMap::from([
+        let mut known = HashMap::from([
+            (
+                "hasConsent".to_owned(),
+                Value::new_bool(about.consent_ref.is_some()),
+            ),
+            (
+                "hasNotice".to_owned(),
+                Value::new_bool(about.notice_version.is_some()),
+            ),
+            (
+                "jurisdictions".to_owned(),
+                Value::new_set(about.jurisdictions.iter().map(|one| text(one.as_str()))),
+            ),
+            (
+                "dataCategories".to_owned(),
+                Value::new_set(about.data_categories.iter().map(|one| text(one.term()))),
+            ),
             ("kind".to_owned(), text(kind(record))),
             ("state".to_owned(), text(state(record.state))),
             (
@@ -132,6 +148,12 @@ impl Vocabulary {
             ("retentionClass".to_owned(), text(about.retention_class.as_str())),
             ("incomplete".to_owned(), Value::new_bool(about.incomplete)),
         ]);
+        if let Some(basis) = about.legal_basis {
+            known.insert("legalBasis".to_owned(), text(basis.term()));
+        }
+        if let Some(age) = about.age_flag {
+            known.insert("age".to_owned(), text(age.term()));
+        }
         Entity::new(id.clone(), known, HashSet::from([tenant])).ok()
     }
 }

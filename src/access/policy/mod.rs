@@ -9,19 +9,24 @@
 
 pub mod cases;
 mod entities;
+mod memo;
 mod rules;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
-use cedar_policy::{Authorizer, Policy, PolicyId, PolicySet as CedarSet, Schema, ValidationMode, Validator};
+use cedar_policy::{Authorizer, PolicyId, PolicySet as CedarSet, Schema, ValidationMode, Validator};
 
-use self::entities::Vocabulary;
+use self::{
+    entities::Vocabulary,
+    memo::{Memo, Question},
+};
 use crate::{
     crypto::context::sha256,
     domain::{
@@ -81,8 +86,11 @@ pub struct PolicySet {
     policies: CedarSet,
     vocabulary: Vocabulary,
     hash: Arc<str>,
-    /// Whether any permit is not one of the default set's.
-    permits_more: bool,
+    /// Whether any policy is not one of the default set's.
+    has_more: bool,
+    /// Whether any names a record.
+    names_records: bool,
+    memo: Memo,
 }
 
 impl fmt::Debug for PolicySet {
@@ -106,6 +114,12 @@ pub enum PolicyError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// There is nothing.
+    #[error("no *.cedar in the directory of policies; put one there, or leave out policy.dir path={}", path.display())]
+    Empty {
+        /// Which.
+        path: PathBuf,
     },
     /// There is too much.
     #[error("at most {FILES} files of policies, 256 KiB together path={}", path.display())]
@@ -154,28 +168,56 @@ impl PolicySet {
     fn of(own: Vec<(PathBuf, String)>, home: Country) -> Result<Self, PolicyError> {
         let mut policies = CedarSet::new();
         add(&mut policies, Path::new("default.cedar"), DEFAULT)?;
-        let few = policies.policies().filter(|policy| permits(policy)).count();
+        let few = policies.policies().count();
         for (path, text) in &own {
             add(&mut policies, path, text)?;
         }
-        let all = policies.policies().filter(|policy| permits(policy)).count();
         validate(&policies)?;
+        let names_record = |policy: &cedar_policy::Policy| {
+            let text: String = policy.to_string().split_whitespace().collect();
+            text.contains("Record::")
+        };
+        let names_records = policies.policies().any(names_record);
         Ok(Self {
-            hash: hash(&policies).into(),
+            hash: hash(&policies, &home).into(),
+            has_more: policies.policies().count() > few,
+            names_records,
+            memo: Memo::default(),
             vocabulary: Vocabulary::new(home).map_err(PolicyError::Invalid)?,
-            permits_more: all > few,
             policies,
         })
     }
 
-    /// The SHA-256 of schema and policies, in hex: two sets that decide alike by their texts have one.
+    /// The SHA-256 of schema, policies and home country, in hex: what decides has one.
     pub fn hash(&self) -> &Arc<str> {
         &self.hash
     }
 
-    /// Whether a deployment's own policies permit anything at all: then roles alone do not say what a caller may never do.
-    pub fn permits_more(&self) -> bool {
-        self.permits_more
+    /// Whether there are policies of the deployment's own: then roles alone do not say what a caller may never do.
+    pub fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// Decides, or knows from before.
+    pub fn decide_for(
+        &self,
+        principal: &Arc<Principal>,
+        action: Action,
+        resource: Resource<'_>,
+        purpose: Option<Purpose>,
+    ) -> Decision {
+        let question = Question::of(principal, action, resource, purpose, self.names_records);
+        if let Some(known) = self.memo.get(&question) {
+            return known;
+        }
+        let decision = self.decide(&Ask {
+            principal,
+            action,
+            resource,
+            purpose,
+        });
+        self.memo.put(question, principal, &decision);
+        decision
     }
 
     /// Decides.
@@ -197,7 +239,11 @@ impl PolicySet {
             return decision(false, vec!["code:not-evaluated".to_owned()]);
         }
         let allowed = response.decision() == cedar_policy::Decision::Allow;
-        let by = response.diagnostics().reason().map(ToString::to_string).collect();
+        let mut by: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
+        by.sort();
+        tracing::debug!(
+            action = ?ask.action, caller = ask.principal.alias(), allowed, by = ?by, policy_set = %self.hash, "decided"
+        );
         decision(allowed, by)
     }
 
@@ -230,24 +276,26 @@ fn authorizer() -> &'static Authorizer {
     AUTHORIZER.get_or_init(Authorizer::new)
 }
 
-fn permits(policy: &Policy) -> bool {
-    policy.effect() == cedar_policy::Effect::Permit
-}
-
 /// Every file of a directory that has policies, by its name.
 fn files(dir: &Path) -> Result<Vec<(PathBuf, String)>, PolicyError> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
         move |source| PolicyError::Unreadable { path, source }
     };
-    let mut found = Vec::new();
+    let (mut found, mut bytes) = (Vec::new(), 0);
     for path in paths(dir).map_err(unreadable(dir))? {
-        let text = fs::read_to_string(&path).map_err(unreadable(&path))?;
+        let room = BYTES.saturating_sub(bytes);
+        let mut text = String::new();
+        let file = fs::File::open(&path).map_err(unreadable(&path))?;
+        let read = file.take(room as u64 + 1).read_to_string(&mut text);
+        bytes += read.map_err(unreadable(&path))?;
         found.push((path, text));
+        if found.len() > FILES || bytes > BYTES {
+            return Err(PolicyError::TooMuch { path: dir.to_owned() });
+        }
     }
-    let bytes: usize = found.iter().map(|(_, text)| text.len()).sum();
-    if found.len() > FILES || bytes > BYTES {
-        return Err(PolicyError::TooMuch { path: dir.to_owned() });
+    if found.is_empty() {
+        return Err(PolicyError::Empty { path: dir.to_owned() });
     }
     Ok(found)
 }
@@ -260,7 +308,11 @@ pub fn paths(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == ENDING) {
+        // Editors leave files that begin with a dot; what is no file has no end.
+        let is_hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if path.extension().is_some_and(|ending| ending == ENDING) && !is_hidden && path.is_file() {
             paths.push(path);
         }
     }
@@ -324,10 +376,11 @@ fn schema() -> Result<Schema, PolicyError> {
         .map_err(|error| PolicyError::Invalid(error.to_string()))
 }
 
-fn hash(policies: &CedarSet) -> String {
+fn hash(policies: &CedarSet, home: &Country) -> String {
     let mut texts: Vec<String> = policies.policies().map(ToString::to_string).collect();
     texts.sort();
     texts.push(SCHEMA.to_owned());
+    texts.push(home.as_str().to_owned());
     hex::encode(sha256(texts.join("\n").as_bytes()))
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Bearer, KeySet, Times};
+use super::{Bearer, Issuer, KeySet, Times};
 use crate::{access::identity::PeerCertificate, crypto::context::sha256};
 
 /// Tokens of a generation; there are two. A few hundred bytes each.
@@ -27,38 +27,25 @@ struct Generations {
 pub(super) struct Known {
     pub(super) bearer: Bearer,
     pub(super) claims: Times,
-    keys: Arc<KeySet>,
+    pub(super) issuer: Arc<Issuer>,
+    /// The issuer's keys when it was verified.
+    pub(super) keys: Arc<KeySet>,
 }
 
 impl Cache {
-    /// What is known of a token, if its issuer's keys are the same still.
-    pub(super) fn get(&self, token: &str, keys: &Arc<KeySet>, peer: &PeerCertificate) -> Option<Known> {
+    /// What is known of a token that came over a connection with this certificate.
+    pub(super) fn get(&self, token: &str, peer: &PeerCertificate) -> Option<Known> {
         let name = name(token, peer);
         let mut tokens = self.lock();
-        let known = match tokens.young.get(&name) {
-            Some(known) => known.clone(),
-            None => {
-                let known = tokens.old.remove(&name)?;
-                tokens.insert(name, known.clone());
-                known
-            }
-        };
-        Arc::ptr_eq(&known.keys, keys).then_some(known)
+        if let Some(known) = tokens.young.get(&name) {
+            return Some(known.clone());
+        }
+        let known = tokens.old.remove(&name)?;
+        tokens.insert(name, known.clone());
+        Some(known)
     }
 
-    pub(super) fn put(
-        &self,
-        token: &str,
-        keys: &Arc<KeySet>,
-        peer: &PeerCertificate,
-        bearer: &Bearer,
-        claims: Times,
-    ) {
-        let known = Known {
-            bearer: bearer.clone(),
-            claims,
-            keys: Arc::clone(keys),
-        };
+    pub(super) fn put(&self, token: &str, peer: &PeerCertificate, known: Known) {
         self.lock().insert(name(token, peer), known);
     }
 

@@ -75,6 +75,7 @@ impl KeySet {
         if set.keys.len() > KEYS {
             return Err(KeySetError::TooLarge);
         }
+        let listed = set.keys.len();
         let keys = set.keys.into_iter();
         let known: Vec<Jwk> = keys.filter_map(|key| serde_json::from_value(key).ok()).collect();
         let mut found = Self {
@@ -97,6 +98,8 @@ impl KeySet {
             }
         }
         match (found.named.len(), nameless) {
+            // Every key was withdrawn; what has keys of none that is known is more likely a mistake.
+            (0, 0) if listed == 0 => Ok(found),
             (0, 0) => Err(KeySetError::Empty),
             (0, 1) | (_, 0) => Ok(found),
             _ => Err(KeySetError::Ambiguous),

@@ -33,7 +33,10 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 
 pub use self::keys::{KeySet, KeySetError, SET_BYTES};
-use self::{cache::Cache, claims::Claims};
+use self::{
+    cache::{Cache, Known},
+    claims::Claims,
+};
 use super::identity::PeerCertificate;
 use crate::domain::{
     clock::{Clock, Timestamp},
@@ -143,9 +146,10 @@ algorithms! {
 pub struct Issuer {
     spec: IssuerSpec,
     keys: ArcSwapOption<KeySet>,
-    /// When they were seen last, microseconds; when they were asked for last.
+    /// When they were seen last, microseconds; when they were asked for last, and when somebody last looked for them.
     seen: AtomicI64,
     asked: AtomicI64,
+    looked: AtomicI64,
     wanted: Notify,
 }
 
@@ -189,6 +193,11 @@ impl Issuers {
         }
     }
 
+    /// The issuer of this name.
+    pub fn find(&self, name: &str) -> Option<&Arc<Issuer>> {
+        self.by_name.get(name)
+    }
+
     /// Each of them.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Issuer>> {
         self.by_name.values()
@@ -207,16 +216,24 @@ impl Issuers {
                 format!("the token is too long limit_bytes={}", limits::TOKEN_BYTES),
             ));
         }
+        // Whoever is known by this token is known only as long as its issuer's keys are the same.
+        if let Some(known) = self.cache.get(token, peer)
+            && known.issuer.has(&known.keys, now)
+        {
+            return known.issuer.in_time(&known.claims, now).map(|()| known.bearer);
+        }
         let (issuer, header) = self.issuer_of(token)?;
         let keys = issuer.usable_keys(now)?;
-        // Whoever is known by this token is known only as long as the keys are the same.
-        if let Some(known) = self.cache.get(token, &keys, peer) {
-            return issuer.in_time(&known.claims, now).map(|()| known.bearer);
-        }
         let claims = issuer.verified(token, &header, &keys, now)?;
         issuer.in_time(&claims.times(), now)?;
         let bearer = issuer.principal(&claims, peer)?;
-        self.cache.put(token, &keys, peer, &bearer, claims.times());
+        let known = Known {
+            bearer: bearer.clone(),
+            claims: claims.times(),
+            issuer: Arc::clone(issuer),
+            keys,
+        };
+        self.cache.put(token, peer, known);
         Ok(bearer)
     }
 
@@ -263,6 +280,7 @@ impl Issuer {
             keys: ArcSwapOption::empty(),
             seen: AtomicI64::new(i64::MIN),
             asked: AtomicI64::new(i64::MIN),
+            looked: AtomicI64::new(i64::MIN),
             wanted: Notify::new(),
         }
     }
@@ -275,12 +293,31 @@ impl Issuer {
     /// These are its keys now; a token of any other is refused from the next call on.
     pub fn learn(&self, keys: KeySet, now: Timestamp) {
         self.keys.store(Some(Arc::new(keys)));
-        self.seen.store(now.micros(), Ordering::Release);
+        self.confirm(now);
+    }
+
+    /// The same issuer was known before, with these keys.
+    pub fn take_over(&self, before: &Self) {
+        self.keys.store(before.keys.load_full());
+        self.seen
+            .store(before.seen.load(Ordering::Acquire), Ordering::Release);
+    }
+
+    /// Its keys were looked for in vain.
+    pub fn looked_in_vain(&self, now: Timestamp) {
+        self.looked.store(now.micros(), Ordering::Release);
     }
 
     /// Its keys are the same as before.
     pub fn confirm(&self, now: Timestamp) {
         self.seen.store(now.micros(), Ordering::Release);
+        self.looked.store(now.micros(), Ordering::Release);
+    }
+
+    /// Whether these are its keys still.
+    fn has(&self, keys: &Arc<KeySet>, now: Timestamp) -> bool {
+        self.usable_keys(now)
+            .is_ok_and(|usable| Arc::ptr_eq(&usable, keys))
     }
 
     /// Returns when somebody came with a key that is not known.
@@ -354,20 +391,29 @@ impl Issuer {
         Ok(claims)
     }
 
-    /// A key that is not known may be new: its issuer is asked, but not by everybody who makes one up.
+    /// A key that is not known may be new: its issuer is asked, but not by everybody who makes one up; meanwhile whoever comes with one is told to
+    /// come back.
     fn unknown_key(&self, now: Timestamp) -> Error {
         let (asked, pause) = (self.asked.load(Ordering::Acquire), ASK_AGAIN.as_micros());
-        let due = now.micros().saturating_sub(asked) >= i64::try_from(pause).unwrap_or(i64::MAX);
-        let first = due
+        let pause = i64::try_from(pause).unwrap_or(i64::MAX);
+        // A clock that was set back waits for nothing.
+        let due = now.micros().saturating_sub(asked) >= pause || now.micros() < asked;
+        if due
             && self
                 .asked
                 .compare_exchange(asked, now.micros(), Ordering::AcqRel, Ordering::Acquire)
-                .is_ok();
-        if first {
+                .is_ok()
+        {
             self.wanted.notify_one();
             return unavailable();
         }
-        refused("TOKEN_KEY", "the token names a key that its issuer does not have")
+        if self.looked.load(Ordering::Acquire) <= self.asked.load(Ordering::Acquire) {
+            return unavailable();
+        }
+        refused(
+            "TOKEN_KEY",
+            "the token names a key that its issuer does not have; if it is new, try again in half a minute",
+        )
     }
 
     fn in_time(&self, times: &Times, now: Timestamp) -> Result<(), Error> {

@@ -293,6 +293,9 @@ fn keys_are_replaced_and_tokens_of_old_ones_refused_from_then_on() {
     let new = next.token("k2", &claims());
     // The first who comes with a key that is not known has the issuer asked; whoever makes one up has not.
     assert_eq!(bench.refusal(&new), "ISSUER_UNAVAILABLE");
+    assert_eq!(bench.refusal(&new), "ISSUER_UNAVAILABLE", "it is being asked");
+    bench.clock.advance(1);
+    bench.issuer().looked_in_vain(bench.clock.now());
     assert_eq!(bench.refusal(&new), "TOKEN_KEY");
     bench
         .issuer()
@@ -430,6 +433,7 @@ fn a_set_has_keys_that_verify_and_can_be_told_apart() {
         with(one.jwk("x"), "alg", json!("RS256")),
     ];
     assert_eq!(set(&useless).unwrap_err(), KeySetError::Empty);
+    assert!(set(&[]).unwrap().find(None).is_none(), "all were withdrawn");
     let some = [&useless[..], &[one.jwk("a"), two.jwk("b")]].concat();
     let some = set(&some).unwrap();
     assert!(some.find(Some("a")).is_some() && some.find(Some("b")).is_some());

@@ -1,4 +1,4 @@
-//! `tenant`: created, shown, listed, changed.
+//! `tenant`: created, shown, listed, changed, suspended.
 
 use clap::{Args, Subcommand};
 use prost_types::FieldMask;
@@ -6,7 +6,10 @@ use prost_types::FieldMask;
 use super::{Remote, Session, fields, json, render, request_id};
 use crate::{
     cli::{CliError, terminal},
-    proto::v1::{CreateTenantRequest, ListTenantsRequest, ListTenantsResponse, Tenant, UpdateTenantRequest},
+    proto::v1::{
+        CreateTenantRequest, ListTenantsRequest, ListTenantsResponse, ResumeTenantRequest,
+        SuspendTenantRequest, Tenant, UpdateTenantRequest,
+    },
 };
 
 const ROLE: &str = "tenant-admin";
@@ -21,6 +24,10 @@ pub(in crate::cli) enum Command {
     Ls(Many),
     /// Change a tenant's settings
     Update(Update),
+    /// Serve a tenant no more for now: nothing is read, listed or stored, and reads that run are cut
+    Suspend(One),
+    /// Serve it again
+    Resume(One),
 }
 
 /// Options of `tenant create`.
@@ -91,6 +98,8 @@ impl Command {
             Self::Get(command) => command.run().await,
             Self::Ls(command) => command.run().await,
             Self::Update(command) => command.run().await,
+            Self::Suspend(command) => command.suspend().await,
+            Self::Resume(command) => command.resume().await,
         }
     }
 }
@@ -120,6 +129,26 @@ impl One {
         let session = self.remote.connect(ROLE).await?;
         let id = self.id.map_or_else(|| session.tenant(), Ok)?;
         tell(&session, &session.client.get_tenant(&id).await?)
+    }
+}
+
+impl One {
+    async fn suspend(self) -> Result<(), CliError> {
+        let session = self.remote.connect(ROLE).await?;
+        let request = SuspendTenantRequest {
+            tenant_id: self.id.map_or_else(|| session.tenant(), Ok)?,
+            ..SuspendTenantRequest::default()
+        };
+        tell(&session, &session.client.suspend_tenant(request).await?)
+    }
+
+    async fn resume(self) -> Result<(), CliError> {
+        let session = self.remote.connect(ROLE).await?;
+        let request = ResumeTenantRequest {
+            tenant_id: self.id.map_or_else(|| session.tenant(), Ok)?,
+            ..ResumeTenantRequest::default()
+        };
+        tell(&session, &session.client.resume_tenant(request).await?)
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) use erasure::{
 pub(super) use key::{epoch_to_proto, key_version_to_proto, operation_to_proto, signing_key_to_proto};
 pub(super) use path::Path;
 pub(super) use query::{order, query};
-pub(super) use record::{record_to_proto, written_to_proto};
+pub(super) use record::{corrected_to_proto, record_to_proto, written_to_proto};
 pub(super) use tenant::{class_from_proto, class_to_proto, settings, settings_change, tenant_to_proto};
 pub(super) use upload::upload_to_proto;
 

@@ -13,9 +13,18 @@ use crate::{
     proto::v1,
 };
 
-/// A record, for the answer to whoever stores or corrects it. One that waits for its shred by now is not described: a repeated
-/// request learns that it was done, and nothing that others have said since.
+/// A record, for the answer to whoever stores it. One that waits for its shred by now, or was corrected since, is not described: a
+/// repeated request learns that it was done, and nothing that others have said.
 pub(in crate::grpc) fn written_to_proto(record: &Record) -> v1::Record {
+    let whole = corrected_to_proto(record);
+    v1::Record {
+        descriptor: whole.descriptor.filter(|_| record.version == 1),
+        ..whole
+    }
+}
+
+/// A record, for the answer to whoever corrects it.
+pub(in crate::grpc) fn corrected_to_proto(record: &Record) -> v1::Record {
     let whole = record_to_proto(record);
     v1::Record {
         descriptor: whole.descriptor.filter(|_| record.state != State::PendingShred),

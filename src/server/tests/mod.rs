@@ -402,7 +402,14 @@ async fn replaced_certificates_are_used_for_new_connections() {
     let mut old = running.client(Role::Reader).await;
     let first = old.server_certificate.clone();
     let next = DevPki::open(other.path(), &SystemClock).unwrap();
-    running.tls.reload(&next.tls()).unwrap();
+    let both = [running.pki.authority(), next.authority()].map(|path| std::fs::read(path).unwrap());
+    let bundle = other.path().join("both.pem");
+    std::fs::write(&bundle, both.concat()).unwrap();
+    let files = Tls {
+        client_ca: bundle,
+        ..next.tls()
+    };
+    running.tls.reload(&files).unwrap();
 
     let new = Client::connect(running.api, client::config(&next, Some(Role::Reader)))
         .await

@@ -173,7 +173,7 @@ async fn a_list_that_is_out_of_date_lets_nobody_in_and_cuts_nobody_off() {
     let authority = Authority::new(&["one"]);
     let running = authority.serve().await;
     let mut one = authority.connect(&running, "one").await.unwrap();
-    let _stream = streaming(&mut one).await;
+    let stream = streaming(&mut one).await;
     authority.revoke(&[], -Span::hours(1));
     authority.until_refused(&running, "one").await;
     assert_eq!(one.call(HEALTH, &[]).await.unwrap().code, Code::Ok);
@@ -184,6 +184,23 @@ async fn a_list_that_is_out_of_date_lets_nobody_in_and_cuts_nobody_off() {
         }
     };
     timeout(SOON, again).await.expect("a new list lets it in again");
+    // Whom it names is cut off, however old it is.
+    authority.revoke(&["one"], -Span::hours(1));
+    expect_cut(stream).await;
+}
+
+#[test]
+fn two_lists_of_one_authority_are_refused() {
+    let authority = Authority::new(&["one"]);
+    let data = tempfile::tempdir().unwrap();
+    let files = Tls {
+        client_ca: authority.path("ca.pem"),
+        client_crl: vec![authority.path("crl.pem"), authority.path("crl.pem")],
+        client_certificates: ClientCertificates::Required,
+        ..DevPki::open(data.path(), &SystemClock).unwrap().tls()
+    };
+    let refused = ServerTls::load(&files).unwrap_err().to_string();
+    assert!(refused.contains("two are of one authority"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,8 +219,7 @@ async fn whoever_is_listed_no_more_or_otherwise_is_cut_off() {
         (spiffe("changed"), principal("changed", Role::Uploader)),
         (spiffe("kept"), principal("kept", Role::Reader)),
     ];
-    let nobody = crate::access::token::Issuers::new([], Arc::new(SystemClock));
-    running.callers.replace(Listed::new(listed).unwrap(), nobody);
+    running.callers.replace_principals(Listed::new(listed).unwrap());
     let mut streams = streams.into_iter();
     expect_cut(streams.next().unwrap()).await;
     expect_cut(streams.next().unwrap()).await;

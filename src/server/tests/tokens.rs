@@ -140,6 +140,36 @@ async fn a_token_says_who_calls_also_over_a_certificate_and_a_bad_one_is_not_tak
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_tries_tokens_loses_the_connection_after_a_few() {
+    let (running, signer) = serve(ClientCertificates::Optional).await;
+    let mut client = without_certificate(&running).await;
+    let (good, bad) = (
+        bearing(&signer.token("k", &claims(600))),
+        bearing(&TokenSigner::p256().token("k", &claims(600))),
+    );
+    for _ in 0..3 {
+        // Somebody who is recognised now and then is no guesser.
+        for _ in 0..10 {
+            let reply = client
+                .call_with(HEALTH, &[("authorization", &bad)])
+                .await
+                .unwrap();
+            assert_eq!(reply.reason(), "TOKEN_SIGNATURE");
+        }
+        client
+            .call_with(HEALTH, &[("authorization", &good)])
+            .await
+            .unwrap();
+    }
+    let mut answered = 0;
+    while client.call_with(HEALTH, &[("authorization", &bad)]).await.is_ok() {
+        answered += 1;
+        assert!(answered < 40, "it is never cut");
+    }
+    assert!(answered >= 10, "{answered}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_with_the_token_that_it_began_with() {
     let (running, signer) = serve(ClientCertificates::Optional).await;
     let mut client = without_certificate(&running).await;

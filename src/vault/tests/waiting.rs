@@ -12,6 +12,7 @@ use crate::domain::{
     record::SubjectIdentifier,
     tenant::TenantState,
 };
+use crate::testing::world::{Engine, World};
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;
 
@@ -31,6 +32,52 @@ fn mandatory(target: Target) -> ErasureSpec {
 
 async fn state_of(vault: &Arc<Vault>, tenant: &TenantId) -> TenantState {
     vault.tenant(tenant).await.unwrap().state
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_tenant_is_suspended_in_an_index_made_anew_and_erased_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(dir.path(), Engine::Memory, 0x5059).unwrap();
+    world.open().await.unwrap();
+    let tenant = make_tenant(world.vault()).await;
+    let record = record_call(world.vault(), 1).await;
+    world
+        .vault()
+        .suspend_tenant("admin", &tenant, true, None)
+        .await
+        .unwrap();
+    world.close().await;
+    world.lose_index().await.unwrap();
+    world.open().await.unwrap();
+    assert_eq!(state_of(world.vault(), &tenant).await, TenantState::Suspended);
+    // Its end may be asked for, and taken back: it is what it was before.
+    let erasure = with_grace(Target::Tenant);
+    let erasure = world.vault().request_erasure(erasure).await.unwrap();
+    assert_eq!(state_of(world.vault(), &tenant).await, TenantState::PendingShred);
+    let refused = world
+        .vault()
+        .suspend_tenant("admin", &tenant, false, None)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind, Kind::NotFound);
+    world
+        .vault()
+        .cancel_erasure("admin", &tenant, &erasure.id)
+        .await
+        .unwrap();
+    assert_eq!(state_of(world.vault(), &tenant).await, TenantState::Suspended);
+    world
+        .vault()
+        .suspend_tenant("admin", &tenant, false, None)
+        .await
+        .unwrap();
+    let read = world
+        .vault()
+        .record(&tenant, &Name::Id(record.id), Purpose::ServiceProvision)
+        .await;
+    assert_eq!(read.unwrap().id, record.id);
+    assert_eq!(world.vault().verify().await.unwrap().findings, vec![]);
+    world.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
