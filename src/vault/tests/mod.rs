@@ -31,6 +31,7 @@ use super::*;
 mod certificate;
 mod damaged;
 mod erasure;
+mod last_write;
 mod migration;
 mod reblind;
 mod recovery;
