@@ -468,6 +468,18 @@ impl Config {
         Self::parse(&text)
     }
 
+    /// Who may call by certificate, as a file says, whatever is wrong with the rest of it: whoever was taken out is out.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the file is no configuration at all, or its principals are refused.
+    pub fn load_identities(path: &Path) -> Result<Listed, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str::<Self>(&text)?.identities()
+    }
+
     /// Parses and checks the text of a file.
     ///
     /// # Errors

@@ -144,14 +144,37 @@ impl Judge for Gate2 {
         let widens = !after
             .allowed_purposes
             .is_subset(&before.descriptor.allowed_purposes);
-        if lifts || widens {
+        let corrected = Record {
+            descriptor: after.clone(),
+            state: after.resting_state(),
+            ..before.clone()
+        };
+        let opens = after
+            .allowed_purposes
+            .iter()
+            .any(|purpose| self.opens(&corrected, *purpose) && !self.opens(before, *purpose));
+        if lifts || widens || opens {
             return Err(Error::new(
                 Kind::Forbidden,
                 "CORRECTION_DENIED",
-                "a correction that lifts a restriction or adds purposes is for compliance or the dpo",
+                "a correction that lifts a restriction, adds purposes, or opens content that a policy kept closed is for compliance or the dpo",
             ));
         }
         Ok(())
+    }
+}
+
+impl Gate2 {
+    /// Whether policies let the caller open a record's content.
+    fn opens(&self, record: &Record, purpose: Purpose) -> bool {
+        [Action::ReadRecording, Action::GetMessage]
+            .into_iter()
+            .any(|action| {
+                let decision = self
+                    .session
+                    .decide(action, Resource::Record(record), Some(purpose));
+                decision.allowed
+            })
     }
 }
 

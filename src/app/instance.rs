@@ -304,18 +304,24 @@ impl Access {
     /// # Errors
     /// The first of them that was refused; it stays as it was.
     async fn read_again(&self, file: &Path) -> Result<(), AppError> {
+        self.callers.replace_principals(Config::load_identities(file)?);
         let config = Config::load(file)?;
         if config.country()? != self.home {
             let message = "cannot change while the server runs; restart it".to_owned();
             let key = "region.country".to_owned();
             return Err(AppError::Config(ConfigError::Value { key, message }));
         }
-        self.callers.replace_principals(config.identities()?);
         let judged = policies(&config).map(|policies| {
-            self.callers.judge_by(policies);
+            // The same decide alike, and remember what they decided.
+            if policies.hash() != self.callers.policies().hash() {
+                self.callers.judge_by(policies);
+            }
             *self.policies.lock().unwrap_or_else(PoisonError::into_inner) = config.policy.dir.clone();
         });
         let mut following = self.following.lock().await;
+        if following.is_of(&config) {
+            return judged;
+        }
         let known = self.callers.issuers();
         let (issuers, now_following) = issuers::follow(&config, Some((&known, &following))).await?;
         self.callers.replace_issuers(issuers);
@@ -391,6 +397,19 @@ mod tests {
         assert!(refused.to_string().contains("own.cedar"), "{refused}");
         assert_eq!(access.callers.policies().hash(), second.hash());
         assert!(access.callers.by_certificate(&peer).is_none());
+        // Nor does anything else in the file hold that up.
+        let back = std::fs::read_to_string(&file)
+            .unwrap()
+            .replace("spiffe://x/z", "spiffe://x/y");
+        std::fs::write(&file, &back).unwrap();
+        access.read_again(&file).await.unwrap_err();
+        assert!(access.callers.by_certificate(&peer).is_some());
+        let broken = back.replace("spiffe://x/y", "spiffe://x/z") + "\nlimits = { handshakes = 1 }\n";
+        std::fs::write(&file, broken).unwrap();
+        let refused = access.read_again(&file).await.unwrap_err();
+        assert!(refused.to_string().contains("limits.handshakes"), "{refused}");
+        assert!(access.callers.by_certificate(&peer).is_none());
+        std::fs::write(&file, back).unwrap();
         // Nor may the region move while records lie in it.
         let moved = std::fs::read_to_string(&file)
             .unwrap()

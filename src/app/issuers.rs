@@ -110,6 +110,11 @@ pub(super) async fn follow(
 }
 
 impl Following {
+    /// Whether a configuration lists these issuers and no others, and says the same of them.
+    pub(super) fn is_of(&self, config: &Config) -> bool {
+        self.configured == config.issuers
+    }
+
     /// An issuer that was followed before, if its keys are where they were.
     fn known<'a>(&self, issuers: &'a Issuers, now: &Configured) -> Option<&'a Arc<Issuer>> {
         let same = |before: &&Configured| {

@@ -71,6 +71,11 @@ impl Activity {
         self.unrecognised.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Whether no call runs but the one that asks.
+    pub(super) fn runs_one_call(&self) -> bool {
+        self.running.load(Ordering::Acquire) <= 1
+    }
+
     pub(super) fn is_recognised(&self) -> bool {
         self.recognised.load(Ordering::Relaxed)
     }

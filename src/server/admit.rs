@@ -126,9 +126,12 @@ impl Admit {
         let caller = match identified {
             Ok(caller) => caller,
             Err(error) => {
-                let in_a_row = self.activity.fail_to_recognise();
-                if error.kind == Kind::Unauthenticated && in_a_row >= limits::UNRECOGNISED_CALLS {
-                    self.activity.break_off();
+                if error.kind == Kind::Unauthenticated {
+                    let in_a_row = self.activity.fail_to_recognise();
+                    // Whoever shares the connection and is recognised goes on.
+                    if in_a_row >= limits::UNRECOGNISED_CALLS && self.activity.runs_one_call() {
+                        self.activity.break_off();
+                    }
                 }
                 return Err(error);
             }

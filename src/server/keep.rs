@@ -95,6 +95,7 @@ impl Keeper {
         let activity = Activity::new();
         let service = self.service(Arc::clone(&peer), &activity);
         let mut revoked = pin!(self.trust.revoked(&peer));
+        let is_known = self.trust.callers.by_certificate(&peer).is_some();
         let io = TokioIo::new(Connection::new(stream, Arc::clone(&activity)));
         let mut serving = pin!(self.http2.serve_connection(io, TowerToHyperService::new(service)));
         let asked = tokio::select! {
@@ -108,7 +109,7 @@ impl Keeper {
                 cut("greeting");
                 false
             }
-            () = unrecognised(&activity) => {
+            () = unrecognised(&activity), if !is_known => {
                 cut("unrecognised");
                 false
             }

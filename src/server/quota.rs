@@ -14,6 +14,9 @@ use crate::{
     domain::{error::Error, principal::Principal},
 };
 
+/// Principals that are remembered before those are forgotten who have no call running and all of their allowance: nothing is lost with
+/// them.
+const MANY: usize = 16_384;
 /// When a caller that has too many calls running may come back.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -24,7 +27,7 @@ pub(super) struct Quotas {
     all: Counter,
     most_of_one: usize,
     pace: Pace,
-    /// By alias; as many as the configuration lists.
+    /// By alias. Bearers of tokens come and go: who is quiet is forgotten when there are many.
     by: RwLock<HashMap<String, Arc<Quota>>>,
 }
 
@@ -98,6 +101,10 @@ impl Quotas {
         }
         drop(known);
         let mut known = self.by.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MANY {
+            let now = self.begun.elapsed();
+            known.retain(|_, quota| Arc::strong_count(quota) > 1 || !quota.bucket.is_full(now));
+        }
         let quota = known.entry(alias.to_owned()).or_insert_with(|| {
             Arc::new(Quota {
                 calls: Counter::new(self.most_of_one),
@@ -168,6 +175,11 @@ impl Pace {
 struct Bucket(AtomicU64);
 
 impl Bucket {
+    /// Whether a caller has all that it may have.
+    fn is_full(&self, now: Duration) -> bool {
+        u128::from(self.0.load(Ordering::Acquire)) <= now.as_nanos()
+    }
+
     /// Takes a token, or says how long until there is one. `now` is the time since some moment, the same at every call.
     fn take(&self, pace: Pace, now: Duration) -> Result<(), Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2);
@@ -259,5 +271,27 @@ mod tests {
         for call in 0..200_000 {
             bucket.take(pace, Duration::from_micros(call * 50)).unwrap();
         }
+    }
+
+    #[test]
+    fn whoever_is_quiet_is_forgotten_when_there_are_many_and_nobody_else() {
+        let limits = Limits {
+            principal_calls_per_second: 1,
+            principal_calls_burst: 2,
+            ..Limits::default()
+        };
+        let quotas = Quotas::new(&limits);
+        let busy = quotas.begin(&principal("busy")).unwrap();
+        drop(quotas.begin(&principal("hasty")).unwrap());
+        drop(quotas.begin(&principal("hasty")).unwrap());
+        for number in 0..MANY {
+            let alias = format!("a-{number}");
+            let _ = quotas.of(&alias);
+        }
+        assert!(quotas.by.read().unwrap().len() < 10);
+        // Neither its calls nor what it used up is forgotten.
+        assert!(quotas.by.read().unwrap().contains_key("busy"));
+        quotas.begin(&principal("hasty")).unwrap_err();
+        drop(busy);
     }
 }

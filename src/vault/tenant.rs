@@ -1,6 +1,6 @@
 //! Tenants and retention classes.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use prost::Message;
 
@@ -246,6 +246,19 @@ impl Vault {
     /// # Errors
     /// [`Kind::NotFound`] if there is none, or an erasure covers it; [`Kind::Conflict`] if it changes at this moment.
     pub async fn suspend_tenant(
+        self: &Arc<Self>,
+        actor: &str,
+        id: &TenantId,
+        suspended: bool,
+        request: Option<&RequestId>,
+    ) -> Result<Tenant, Error> {
+        let (vault, actor, id, request) = (Arc::clone(self), actor.to_owned(), id.clone(), request.cloned());
+        // Whoever asked may go: what is cut is cut.
+        let work = async move { vault.suspend(&actor, &id, suspended, request.as_ref()).await };
+        self.keys.changes().run((), work).await?
+    }
+
+    async fn suspend(
         &self,
         actor: &str,
         id: &TenantId,
@@ -260,31 +273,32 @@ impl Vault {
             Some(tag) => self.seen(id, tag).await?.is_some(),
             None => false,
         };
-        let is_suspended = row.state == TenantState::Suspended as u32;
-        if done || is_suspended == suspended && tag.is_none() {
-            self.ship_before_repeating().await?;
-            return self.tenant(id).await;
+        let mut is_suspended = row.state == TenantState::Suspended as u32;
+        if !done && (is_suspended != suspended || tag.is_some()) {
+            let now = self.clock.now();
+            let body = TenantSuspended { suspended };
+            let mut put = vec![apply::tenant_suspended(&self.rows, id, row, &body)];
+            put.extend(tag.as_ref().map(|tag| self.request_row(id, tag, None, now)));
+            let change = Change {
+                expect: vec![Expect::Equals(Key::Tenant(id.clone()), value)],
+                put,
+                leaves: vec![leaf::draft_for_request(
+                    Scope::Tenant(id.clone()),
+                    actor,
+                    now,
+                    tag.as_ref(),
+                    Body::TenantSuspended(body),
+                )],
+                ..Change::default()
+            };
+            self.ledger.commit(change, Until::Queued).await?;
+            is_suspended = suspended;
         }
-        let now = self.clock.now();
-        let body = TenantSuspended { suspended };
-        let mut put = vec![apply::tenant_suspended(&self.rows, id, row, &body)];
-        put.extend(tag.as_ref().map(|tag| self.request_row(id, tag, None, now)));
-        let change = Change {
-            expect: vec![Expect::Equals(Key::Tenant(id.clone()), value)],
-            put,
-            leaves: vec![leaf::draft_for_request(
-                Scope::Tenant(id.clone()),
-                actor,
-                now,
-                tag.as_ref(),
-                Body::TenantSuspended(body),
-            )],
-            ..Change::default()
-        };
-        self.ledger.commit(change, Until::Shipped).await?;
-        if suspended {
+        // Before the bucket has it, which may take its time; and again when it is asked for again.
+        if is_suspended {
             self.streams.cut_all(id);
         }
+        self.ship_before_repeating().await?;
         self.tenant(id).await
     }
 

@@ -502,7 +502,7 @@ impl Vault {
         let Some(external) = record.descriptor.external_id.clone() else {
             return Ok(());
         };
-        match self.locate(tenant, &Name::External(external)).await? {
+        match self.locate_in_any(tenant, &Name::External(external)).await? {
             Some(found) if found.id == *id => Ok(()),
             _ => Err(Error::corrupt("row of the external id")),
         }

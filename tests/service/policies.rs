@@ -163,6 +163,35 @@ async fn a_supervisor_corrects_its_teams_calls_and_opens_nothing_to_itself_by_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_correction_opens_nothing_that_a_policy_keeps_closed() {
+    let no_minors = r#"@id("no-minors") forbid (principal, action in Action::"OpenContent", resource is Record)
+        when { resource has age && resource.age == "MINOR" };"#;
+    let plan = Plan {
+        policies: Some(own(no_minors)),
+        ..Plan::default()
+    };
+    let world = World::start_with(plan).await;
+    let minor = Descriptor {
+        age_flag: AgeFlag::Minor.into(),
+        ..descriptor()
+    };
+    let record = world.put(minor, "content").await;
+    let supervisor = world.client(Role::Supervisor).await;
+    let refused = (Some(Code::PermissionDenied), "POLICY_DENIED".to_owned());
+    assert_eq!(read(&supervisor, &record).await.unwrap_err(), refused);
+    let adult = Descriptor {
+        age_flag: AgeFlag::Adult.into(),
+        ..Default::default()
+    };
+    let change = correct(&record, adult, "age_flag");
+    let denied = supervisor.update_record(change.clone()).await.unwrap_err();
+    assert_eq!(denied.reason(), Some("CORRECTION_DENIED"));
+    let compliance = world.client(Role::Compliance).await;
+    compliance.update_record(change).await.unwrap();
+    assert_eq!(read(&supervisor, &record).await.unwrap(), b"content");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_one_may_not_be_told_alone_is_in_no_listing() {
     let policies = own(
         r#"@id("not-dev") forbid (principal, action in [Action::"GetTenant", Action::"ListTenants"], resource == Tenant::"dev");"#,

@@ -19,8 +19,9 @@ use crate::domain::{
     text::{Jurisdiction, Text},
 };
 
-/// Decisions of a generation; there are two. Some hundred bytes each.
+/// Decisions of a generation; there are two. Some hundred bytes each, and what a record says of agents and teams.
 const DECISIONS: usize = 16_384;
+const FACTS_BYTES: usize = 512;
 
 /// What was asked.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -76,6 +77,17 @@ impl Question {
     }
 }
 
+impl Question {
+    /// What names many people is asked seldom, and would take much room.
+    fn is_short(&self) -> bool {
+        let texts = self
+            .record
+            .iter()
+            .flat_map(|facts| facts.agents.iter().chain(&facts.teams));
+        texts.map(|text| text.as_str().len() + 24).sum::<usize>() <= FACTS_BYTES
+    }
+}
+
 impl Facts {
     fn of(record: &Record, by_id: bool) -> Self {
         let about = &record.descriptor;
@@ -127,13 +139,20 @@ impl Memo {
         }
         let (question, known) = decisions.old.remove_entry(question)?;
         let decision = known.1.clone();
-        decisions.insert(question, known);
+        let forgotten = decisions.insert(question, known);
+        drop(decisions);
+        drop(forgotten);
         Some(decision)
     }
 
     pub(super) fn put(&self, question: Question, principal: &Arc<Principal>, decision: &Decision) {
+        if !question.is_short() {
+            return;
+        }
         let known = (Arc::clone(principal), decision.clone());
-        self.lock().insert(question, known);
+        let forgotten = self.lock().insert(question, known);
+        // Thousands of them, and nobody waits for it.
+        drop(forgotten);
     }
 
     fn lock(&self) -> MutexGuard<'_, Generations> {
@@ -142,11 +161,14 @@ impl Memo {
 }
 
 impl Generations {
-    fn insert(&mut self, question: Question, known: Known) {
-        if self.young.len() >= DECISIONS {
-            self.old = std::mem::take(&mut self.young);
-        }
+    /// Returns a generation that is over.
+    fn insert(&mut self, question: Question, known: Known) -> Option<HashMap<Question, Known>> {
+        let over = (self.young.len() >= DECISIONS).then(|| {
+            let young = std::mem::take(&mut self.young);
+            std::mem::replace(&mut self.old, young)
+        });
         self.young.insert(question, known);
+        over
     }
 }
 

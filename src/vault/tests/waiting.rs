@@ -50,6 +50,7 @@ async fn a_suspended_tenant_is_suspended_in_an_index_made_anew_and_erased_like_a
     world.lose_index().await.unwrap();
     world.open().await.unwrap();
     assert_eq!(state_of(world.vault(), &tenant).await, TenantState::Suspended);
+    assert_eq!(world.vault().verify().await.unwrap().findings, vec![]);
     // Its end may be asked for, and taken back: it is what it was before.
     let erasure = with_grace(Target::Tenant);
     let erasure = world.vault().request_erasure(erasure).await.unwrap();

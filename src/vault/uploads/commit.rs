@@ -187,11 +187,15 @@ impl Vault {
             Ok(()) => Ok(fresh_record(&footer, 0, described)),
             Err(error) if error.kind == Kind::AlreadyExists => {
                 // An adoption may have been faster.
-                if let Ok(record) = self.record_of_upload(session).await {
-                    return Ok(record);
+                match self.record_of_upload(session).await {
+                    Ok(record) => Ok(record),
+                    // What no row names is nobody's.
+                    Err(gone) if matches!(gone.kind, Kind::Shredded | Kind::NotFound) => {
+                        let _ = self.store.delete(&session.making.object_key).await;
+                        Err(error)
+                    }
+                    Err(_) => Err(error),
                 }
-                let _ = self.store.delete(&session.making.object_key).await;
-                Err(error)
             }
             Err(error) => Err(error),
         }

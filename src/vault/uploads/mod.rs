@@ -184,7 +184,7 @@ impl Vault {
 
     async fn record_of_upload(&self, session: &Session) -> Result<Record, Error> {
         let name = super::record::Name::Id(session.making.record);
-        let located = self.locate(&session.making.tenant, &name).await?;
+        let located = self.locate_in_any(&session.making.tenant, &name).await?;
         let located =
             located.ok_or_else(|| Error::new(Kind::Shredded, "SHREDDED", "the record was shredded"))?;
         Ok(self.open_record(&located).await?.0)
