@@ -4,6 +4,7 @@ use std::{path::Path, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use callvault::{
+    access::{identity::Callers, policy::PolicySet, token::Issuers},
     config::Config,
     crypto::stream::{SEGMENT_LEN, TAG_LEN},
     domain::clock::SystemClock,
@@ -12,7 +13,10 @@ use callvault::{
         ReadRecordingResponse, Record, put_recording_request, read_recording_response,
         record_service_server::{RecordService, RecordServiceServer},
     },
-    server::{Addresses, Drain, Server, ServerTls, pki::DevPki},
+    server::{
+        Addresses, Drain, Server, ServerTls,
+        pki::{COUNTRY, DevPki},
+    },
 };
 use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -62,19 +66,20 @@ pub(crate) async fn serve(home: &Path, mirror: impl Mirror) -> Result<(), Failur
         api: config.listen,
         ops: None,
     };
-    let server = Server::bind(
-        addresses,
-        config.limits,
-        tls,
-        Arc::new(DevPki::identities()?),
-        Drain::new(),
-    )
-    .await?;
+    let server = Server::bind(addresses, config.limits, tls, Arc::new(callers()?), Drain::new()).await?;
     println!("ready listening={}", server.api_address()?);
     let service =
         RecordServiceServer::new(Bare(mirror)).max_decoding_message_size(callvault::grpc::DECODE_BYTES);
     server.run(tonic::service::Routes::new(service)).await?;
     Ok(())
+}
+
+/// Dev mode's, judged by their roles.
+fn callers() -> Result<Callers, Failure> {
+    let clock = Arc::new(SystemClock);
+    let issuers = Issuers::new([], Arc::clone(&clock) as _);
+    let policies = PolicySet::default_set(COUNTRY.parse()?)?;
+    Ok(Callers::new(DevPki::identities()?, issuers, policies, clock))
 }
 
 struct Bare<M>(M);

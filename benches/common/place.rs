@@ -107,6 +107,9 @@ impl Place {
             alias: role.name().to_owned(),
             roles: vec![role.name().to_owned()],
             tenants: vec!["*".to_owned()],
+            country: None,
+            agent: None,
+            teams: vec!["*".to_owned()],
         });
         let config = Config {
             listen: "127.0.0.1:0".parse()?,
@@ -121,6 +124,8 @@ impl Place {
             store: Store::S3(Box::new(store)),
             tls: Some(pki.tls()),
             principals: principals.collect(),
+            issuers: Vec::new(),
+            policy: Default::default(),
             limits: Limits::default(),
             log: Log::default(),
             index: Index::default(),

@@ -203,7 +203,8 @@ impl Source {
             .parse()
             .map_err(|_| unusable(Path::new("jwks_url"), Fault::Url))?;
         let ca = configured.jwks_ca.as_deref();
-        let tls = trusting(ca).map_err(|fault| unusable(ca.unwrap_or(Path::new("jwks_ca")), fault))?;
+        let tls =
+            trusting(ca).map_err(|fault| unusable(ca.unwrap_or_else(|| Path::new("jwks_ca")), fault))?;
         Ok(Self::Url(Box::new(Remote { url, tls })))
     }
 

@@ -15,11 +15,14 @@ use tonic::{
 /// How long a token is used before the file is read again: a call that is refused for an old one is repeated after about that long.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
+/// When the file was read, and what the header is since.
+type Read = (Instant, MetadataValue<Ascii>);
+
 /// The token that a file has now. Clones share what was read.
 #[derive(Clone, Debug)]
 pub(super) struct TokenFile {
     path: Arc<PathBuf>,
-    read: Arc<Mutex<Option<(Instant, MetadataValue<Ascii>)>>>,
+    read: Arc<Mutex<Option<Read>>>,
 }
 
 impl TokenFile {

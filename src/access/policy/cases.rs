@@ -226,7 +226,7 @@ impl Caller {
         let named = self
             .strength
             .as_deref()
-            .unwrap_or(AuthStrength::Certificate.name());
+            .unwrap_or_else(|| AuthStrength::Certificate.name());
         let strength = all.into_iter().find(|strength| strength.name() == named);
         let strength = strength.ok_or("strength must be token, bound-token or certificate")?;
         let agent = self

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// The claims that are looked at by name (RFC 7519 section 4.1, RFC 8705 section 3.1). Types are strict: a time that is a text is
-/// no time.
+/// no time, and JSON has no number that is none.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     pub(super) iss: String,

@@ -420,10 +420,10 @@ impl Issuer {
         #[allow(clippy::cast_precision_loss)] // seconds, and tokens are no clocks
         let now = now.micros() as f64 / 1e6;
         let (skew, life) = (self.spec.skew.as_secs_f64(), self.spec.life.as_secs_f64());
-        if !(times.ends + skew > now) {
+        if times.ends + skew <= now {
             return Err(refused("TOKEN_EXPIRED", "the token has expired; get a new one"));
         }
-        if times.begins.is_some_and(|begins| !(begins - skew <= now)) {
+        if times.begins.is_some_and(|begins| begins - skew > now) {
             return Err(refused("TOKEN_NOT_YET", "the token is not valid yet"));
         }
         let begins = times.begins.unwrap_or(now);
