@@ -324,6 +324,8 @@ impl AwsKmsRoot {
                 let target = self.by_alias(purpose).await?;
                 Ok(target.is_some_and(|target| target.arn == key.arn))
             }
+            // Found by its tags just before whoever made it came too late with it and scheduled it to go.
+            Err(refusal) if refusal.is_in_another_state() => Ok(false),
             Err(refusal) => Err(refusal.into()),
         }
     }
